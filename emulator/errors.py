@@ -1,0 +1,102 @@
+"""The errors that callers of the AWS API can meet. One class each; turned into HTTP in `wire.py`.
+
+LukewarmError
+ +- InvocationError                   what InvokeEndpoint answers
+ |   +- ModelError                    424  the container failed, timed out or vanished
+ |   +- ModelNotReadyException        429  still being provisioned
+ |   +- ValidationError               400  no such endpoint, variant, or an oversize body
+ |   +- ThrottlingException           400  MaxConcurrency exceeded; the message is null
+ |   +- PayloadTooLarge               413  a real-time body over the limit; plain text
+ |   +- ServiceUnavailable            503
+ |   +- InternalFailure               500  a fault of ours
+ +- ControlError                      what the control plane answers, all 400
+ |   +- ValidationException
+ |   +- ResourceLimitExceeded
+ +- SetupError                        the server cannot start, or a model cannot be used as given
+
+Codes, statuses and message forms: shared facts, sections 1.4, 1.5, 5.2 and 6.2.
+"""
+
+from __future__ import annotations
+
+
+class LukewarmError(Exception):
+    """The root: `str()` of any of them is one clear sentence."""
+
+    code = "InternalFailure"
+    status = 500
+
+
+class InvocationError(LukewarmError):
+    """An error that InvokeEndpoint answers with."""
+
+
+class ModelError(InvocationError):
+    """The model container answered with an error, timed out, or went away.
+
+    `original_status` is the container's HTTP status, 0 where it gave none; `original_message` its
+    body; `log_stream_arn` names where its output is.
+    """
+
+    code = "ModelError"
+    status = 424
+
+    def __init__(
+        self, message: str, original_status: int, original_message: str, log_stream_arn: str
+    ) -> None:
+        super().__init__(message)
+        self.original_status = original_status
+        self.original_message = original_message
+        self.log_stream_arn = log_stream_arn
+
+
+class ModelNotReadyException(InvocationError):
+    code = "ModelNotReadyException"
+    status = 429
+
+
+class ValidationError(InvocationError):
+    code = "ValidationError"
+    status = 400
+
+
+class ThrottlingException(InvocationError):
+    """AWS sends no message with it: the body is `{"message":null}`."""
+
+    code = "ThrottlingException"
+    status = 400
+
+
+class PayloadTooLarge(InvocationError):
+    """AWS answers this one as plain text without an error code."""
+
+    code = ""
+    status = 413
+
+
+class ServiceUnavailable(InvocationError):
+    code = "ServiceUnavailable"
+    status = 503
+
+
+class InternalFailure(InvocationError):
+    code = "InternalFailure"
+    status = 500
+
+
+class ControlError(LukewarmError):
+    """An error of creating, describing or deleting a resource."""
+
+    status = 400
+
+
+class ValidationException(ControlError):
+    code = "ValidationException"
+
+
+class ResourceLimitExceeded(ControlError):
+    code = "ResourceLimitExceeded"
+
+
+class SetupError(LukewarmError):
+    """Something that a person has to mend before the server or a model can start."""

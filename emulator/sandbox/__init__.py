@@ -1,0 +1,1 @@
+"""Execution environments as operating-system processes, and the protocol their backends share."""

@@ -1,0 +1,136 @@
+"""The seam between a host and a backend of execution environments. Data and protocols only.
+
+A backend starts environments (`Sandbox.start`); a started environment answers one invocation at a
+time (`Environment.invoke`), says what it uses (`stats`) and can be ended (`stop`). The four
+methods are all that a new backend has to provide; `tests/sandbox/test_conformance.py` runs over
+every one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from emulator.core import Cause
+
+
+class EnvironmentFailed(Exception):
+    """An environment did not come up, or ended by itself.
+
+    `cause` is LOAD_FAILED, DIED, OUT_OF_MEMORY or CLOSED; `message` is one sentence in the
+    environment's own words where it had any ("the process was ended by signal 9 (SIGKILL)").
+    """
+
+    def __init__(self, cause: Cause, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What to start: one model in one environment.
+
+    `model_dir` holds an unpacked model archive. `memory_bytes` is the limit that the footprint is
+    held to (None: no limit). `warm_up` asks for one inference on zeros before the environment
+    counts as ready, as an always-warm persona wants it. `variables` is the container's
+    environment; nothing else of the server's environment reaches the process but PATH, the locale
+    and what TensorFlow needs. `label` (endpoint/variant/environment) marks its log lines, and
+    `log` receives each line of its stdout and stderr.
+    """
+
+    label: str
+    model_dir: Path
+    memory_bytes: int | None = None
+    warm_up: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
+    log: Callable[[str], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One request as the container gets it: opaque bytes and the headers that AWS forwards."""
+
+    body: bytes
+    content_type: str
+    accept: str
+    custom_attributes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the container answered. `status` is the container's own, 200 or an error's.
+
+    `model_ns` is the wall time and `cpu_ns` the processor time (all threads) that the environment
+    spent on it; `peak_bytes` is its largest footprint so far.
+    """
+
+    status: int
+    content_type: str
+    body: bytes
+    model_ns: int
+    cpu_ns: int
+    peak_bytes: int
+    custom_attributes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A measured start: `runtime_ns` from the request for a process to its first own
+    instruction with the runtime imported, `load_ns` for loading and tracing the model."""
+
+    runtime_ns: int
+    load_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """`footprint_bytes` is what the environment would need alone; `private_bytes` what it adds to
+    this machine (its unshared pages). Both 0 once it is gone, or where it cannot be told."""
+
+    footprint_bytes: int
+    private_bytes: int
+
+
+class Environment(Protocol):
+    """One started environment."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def setup(self) -> Setup: ...
+
+    @property
+    def ended(self) -> asyncio.Future[EnvironmentFailed]:
+        """Resolves as soon as the environment is gone, whoever ended it; never raises."""
+
+    def invoke(self, invocation: Invocation) -> asyncio.Future[Reply]:
+        """Hand over one request; the future raises EnvironmentFailed if the environment ends."""
+
+    def stats(self) -> Stats: ...
+
+    async def stop(self) -> None:
+        """End the process and wait until it is gone. Safe to call twice."""
+
+
+class Sandbox(Protocol):
+    """A backend."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def open(self) -> None:
+        """Get ready to start environments (the zygote imports TensorFlow). Safe to call twice."""
+
+    async def start(self, spec: Spec) -> Environment:
+        """Start one environment and load its model.
+
+        Raises EnvironmentFailed. If the caller's task is cancelled meanwhile, the process is ended.
+        """
+
+    async def close(self) -> None:
+        """End every environment and the backend's own processes."""
