@@ -1,0 +1,228 @@
+"""Models from disk into compiled functions. The only file that touches TensorFlow and Keras, and
+it imports them inside its functions, so that importing this package stays cheap.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.messages import ModelLoadError, Refused
+from model.signatures import DEFAULT_SIGNATURE, Array, Servable, Signature, Tensor
+
+BASE_NAME = "model"  # of what lies at the archive's root: the container unpacks to /opt/ml/model
+INTRA_OP = "SAGEMAKER_TFS_INTRA_OP_PARALLELISM"
+INTER_OP = "SAGEMAKER_TFS_INTER_OP_PARALLELISM"
+
+
+def import_runtime() -> None:
+    """Import TensorFlow, Keras and what loading a model imports lazily. Runs no operation and
+    starts no thread pool, so that a process which called it can still fork."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    # Neither persona's instances have a GPU, and a forked process could not use an opened one.
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    with quiet_import():
+        import keras
+        import tensorflow as tf
+
+        # Both are loaded on first use, which would otherwise be after the fork, every time.
+        _ = (keras.models.load_model, tf.saved_model.load)
+
+
+@contextmanager
+def quiet_import() -> Iterator[None]:
+    """Keep what TensorFlow's C++ says before its log level is in force, unless the import fails.
+
+    Level 3 does not silence it: it is written before the log is initialised.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            said.seek(0)
+            os.write(kept, said.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def servables(model_dir: Path, variables: Mapping[str, str]) -> dict[str, Servable]:
+    """The models of an unpacked archive by name, in the order found.
+
+    A `.keras` file at the top level is served alone, as the model "model": it loads fastest.
+    Else every SavedModel `<name>/<version>/saved_model.pb`, the highest version of each name.
+    Raises ModelLoadError.
+    """
+    files = sorted(model_dir.glob("*.keras"))
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise ModelLoadError(f"The model has several .keras files ({names}); leave one.")
+    found = saved_models(model_dir)
+    if not files and not found:
+        raise ModelLoadError(
+            "no SavedModel bundles found! Neither a .keras file at the top level nor a "
+            f"<version>/saved_model.pb, with a number as version, is in {model_dir}."
+        )
+    set_threads(variables)
+    if files:
+        version = found[BASE_NAME][0] if BASE_NAME in found else 1
+        return {BASE_NAME: Servable(BASE_NAME, version, from_keras(files[0]))}
+    return {
+        name: Servable(name, version, from_saved_model(path))
+        for name, (version, path) in found.items()
+    }
+
+
+def saved_models(model_dir: Path) -> dict[str, tuple[int, Path]]:
+    """Version and directory of the SavedModels below `model_dir`, the highest of each name."""
+    found: dict[str, tuple[int, Path]] = {}
+    for file in sorted(model_dir.rglob("saved_model.pb")):
+        path = file.parent
+        if path == model_dir or not (path.name.isascii() and path.name.isdecimal()):
+            continue
+        name = BASE_NAME if path.parent == model_dir else path.parent.name
+        version = int(path.name)
+        if name not in found or found[name][0] < version:
+            found[name] = (version, path)
+    return found
+
+
+def set_threads(variables: Mapping[str, str]) -> None:
+    """Hold TensorFlow to the container's settings of parallelism, where they are given."""
+    import tensorflow as tf
+
+    setters: dict[str, Callable[[int], None]] = {
+        INTRA_OP: tf.config.threading.set_intra_op_parallelism_threads,
+        INTER_OP: tf.config.threading.set_inter_op_parallelism_threads,
+    }
+    for name, setter in setters.items():
+        text = variables.get(name, "")
+        if not text:
+            continue
+        if not text.isdecimal():
+            raise ModelLoadError(f"{name} is {text!r}; it must be a whole number of threads.")
+        with suppress(RuntimeError):  # too late in a process that has already run an operation
+            setter(int(text))
+
+
+def from_keras(file: Path) -> dict[str, Signature]:
+    """The function of a Keras model, with the names that its SavedModel export would have."""
+    import keras
+    import tensorflow as tf
+
+    try:
+        model = keras.models.load_model(file, compile=False, safe_mode=True)
+    except Exception as fault:
+        raise ModelLoadError(keras_fault(file, fault)) from fault
+    if not getattr(model, "inputs", None):
+        raise ModelLoadError(f"{file.name} was saved before it was built: its inputs are unknown.")
+
+    def answer(*arguments: Any) -> Any:
+        return named(model(keras.tree.pack_sequence_as(model.input, arguments), training=False))
+
+    specs = [tf.TensorSpec(t.shape, t.dtype, name=t.name) for t in model.inputs]
+    function = tf.function(answer, autograph=False).get_concrete_function(*specs)
+    names = [tensor.name for tensor in model.inputs]
+    inputs = {spec.name: tensor_of(spec.name, spec) for spec in specs}
+
+    def call(arrays: Mapping[str, Array]) -> Any:
+        return function(*(tf.constant(arrays[name]) for name in names))
+
+    return {DEFAULT_SIGNATURE: Signature(inputs, guarded(call, model))}
+
+
+def keras_fault(file: Path, fault: Exception) -> str:
+    text = " ".join(str(fault).split())
+    if "safe_mode" in text or "unsafe" in text:
+        return (
+            f"{file.name} holds Python code (a Lambda layer), which Keras's safe mode does not "
+            "run; use a layer class instead, or serve the model as a SavedModel."
+        )
+    if "Could not locate class" in text:
+        return (
+            f"{file.name} needs a class that Keras does not know ({text[:200]}); "
+            "serve the model as a SavedModel, which carries its functions."
+        )
+    return f"{file.name} cannot be loaded by Keras: {text[:300]}"
+
+
+def named(outputs: Any) -> dict[str, Any]:
+    """Outputs by name as Keras's SavedModel export names them."""
+    import keras
+
+    if isinstance(outputs, dict) and all(isinstance(name, str) for name in outputs):
+        return outputs
+    return {f"output_{i}": value for i, value in enumerate(keras.tree.flatten(outputs))}
+
+
+def from_saved_model(path: Path) -> dict[str, Signature]:
+    """The signatures of a SavedModel."""
+    import tensorflow as tf
+
+    try:
+        model = tf.saved_model.load(str(path))
+    except Exception as fault:
+        text = " ".join(str(fault).split())
+        raise ModelLoadError(f"The SavedModel {path} cannot be loaded: {text[:300]}") from fault
+    if DEFAULT_SIGNATURE not in model.signatures:
+        raise ModelLoadError(
+            f"The SavedModel {path} has no signature {DEFAULT_SIGNATURE!r}, "
+            f"only {', '.join(model.signatures) or 'none'}; export it with signatures."
+        )
+    return {name: signature_of(f, model) for name, f in model.signatures.items()}
+
+
+def signature_of(function: Any, owner: Any) -> Signature:
+    import tensorflow as tf
+
+    specs: Mapping[str, Any] = function.structured_input_signature[1]
+
+    def call(arrays: Mapping[str, Array]) -> Any:
+        return function(**{name: tf.constant(array) for name, array in arrays.items()})
+
+    inputs = {name: tensor_of(name, spec) for name, spec in specs.items()}
+    return Signature(inputs, guarded(call, owner))
+
+
+def tensor_of(name: str, spec: Any) -> Tensor:
+    shape = None if spec.shape.rank is None else tuple(spec.shape.as_list())
+    return Tensor(name, np.dtype(spec.dtype.as_numpy_dtype), shape)
+
+
+def guarded(
+    call: Callable[[Mapping[str, Array]], Any], owner: Any
+) -> Callable[[Mapping[str, Array]], Mapping[str, Array]]:
+    """`call` with arrays for tensors and refusals for the runtime's errors. It keeps `owner`
+    alive: a concrete function holds its variables only weakly."""
+    import tensorflow as tf
+
+    def guard(arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        try:
+            return {name: array_of(value) for name, value in call(arrays).items()}
+        except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError) as fault:
+            raise Refused(400, fault.message) from None
+        except tf.errors.OpError as fault:
+            raise Refused(500, fault.message) from None
+
+    guard.__dict__["owner"] = owner
+    return guard
+
+
+def array_of(value: Any) -> Array:
+    array: Array = value.numpy()
+    if not isinstance(array, np.ndarray):  # a string of rank 0 comes as bytes
+        return np.array(array, dtype=object)
+    return array.astype(np.float32) if array.dtype.kind == "V" else array  # bfloat16
