@@ -1,0 +1,32 @@
+"""The table of backends. A new one is a file with a `Sandbox` in it and a row here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from emulator.sandbox.fork import ForkSandbox
+from emulator.sandbox.inline import InlineSandbox
+from emulator.sandbox.protocol import Sandbox
+from emulator.sandbox.spawn import SpawnSandbox
+
+BACKENDS: dict[str, Callable[[], Sandbox]] = {
+    "fork": ForkSandbox,
+    "spawn": SpawnSandbox,
+    "inline": InlineSandbox,
+}
+
+
+def default_backend() -> str:
+    """`fork` on Linux; `spawn` elsewhere, where forking an imported TensorFlow is not safe."""
+    return "fork" if sys.platform == "linux" else "spawn"
+
+
+def create(name: str) -> Sandbox:
+    """A backend that has not been opened yet. Raises ValueError for one that does not exist or
+    cannot work here."""
+    if name not in BACKENDS:
+        raise ValueError(f"There is no sandbox {name!r}: choose one of {', '.join(BACKENDS)}.")
+    if name == "fork" and sys.platform != "linux":
+        raise ValueError("The sandbox 'fork' needs Linux: choose 'spawn'.")
+    return BACKENDS[name]()

@@ -1,0 +1,301 @@
+"""One environment as the host sees it: a channel, a process, a log and a limit. The same for every
+backend; how the process comes to be is the backend's business."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from emulator.core import Cause
+from emulator.sandbox.channel import Channel
+from emulator.sandbox.footprint import private
+from emulator.sandbox.frames import Frame, Kind
+from emulator.sandbox.limits import Gauge, Watch, too_much
+from emulator.sandbox.logs import LogPipe
+from emulator.sandbox.processes import Process
+from emulator.sandbox.protocol import (
+    EnvironmentFailed,
+    Invocation,
+    Reply,
+    Setup,
+    Spec,
+    Stats,
+)
+
+GRACE_S = 0.2  # between the first sign that a process is gone and giving up on the second
+PATIENCE_S = 5.0  # for a killed process to leave the process table
+SHOWN_LINES = 5
+
+Begin = Callable[[socket.socket, int], Awaitable[Process]]
+
+
+class Crew:
+    """The environments of one sandbox that are alive or coming up, and the watch over them."""
+
+    def __init__(self) -> None:
+        self.members: set[WorkerEnvironment] = set()
+        self.watch = Watch()
+
+    async def launch(self, spec: Spec, begin: Begin, requested_ns: int) -> WorkerEnvironment:
+        """Start an environment and wait until its model is loaded.
+
+        `begin` gets the environment's end of the socket and the write end of its log, which it may
+        hand over but not keep, and starts the process. `requested_ns` is the monotonic instant
+        that the start is measured from. Raises EnvironmentFailed. When it raises, or the caller
+        is cancelled, the process is gone.
+        """
+        environment = WorkerEnvironment(spec, self.watch)
+        self.members.add(environment)
+        environment.ended.add_done_callback(lambda _: self.members.discard(environment))
+        try:
+            await environment.connect(begin, requested_ns)
+            await environment.loaded()
+        except OSError as error:
+            await environment.stop()
+            message = f"The environment could not be started: {error}."
+            raise EnvironmentFailed(Cause.LOAD_FAILED, message) from error
+        except BaseException:
+            await environment.stop()
+            raise
+        return environment
+
+    async def disband(self) -> None:
+        """Stop them all."""
+        await asyncio.gather(*(member.stop() for member in tuple(self.members)))
+
+
+class WorkerEnvironment:
+    """An `Environment` whose other end is `worker.serve`.
+
+    Invocations are answered in the order in which they came: one whose future was cancelled still
+    occupies the environment until it is through.
+    """
+
+    def __init__(self, spec: Spec, watch: Watch) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[EnvironmentFailed] = self._loop.create_future()
+        self._spec = spec
+        self._watch = watch
+        self._ready: asyncio.Future[Setup] = self._loop.create_future()
+        self._pending: deque[asyncio.Future[Reply]] = deque()
+        self._channel = Channel(self._arrived, self._hung_up)
+        self._log: LogPipe | None = None
+        self._process: Process | None = None
+        self._gauge: Gauge | None = None
+        self._verdict: EnvironmentFailed | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._measuring = False
+        self._silent = False
+
+    @property
+    def pid(self) -> int:
+        """The process's number; 0 before there is one."""
+        return self._process.pid if self._process else 0
+
+    @property
+    def setup(self) -> Setup:
+        """The measured start."""
+        return self._ready.result()
+
+    async def connect(self, begin: Begin, requested_ns: int) -> None:
+        """Make the descriptors, say what to load, and have the process begin."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        output, log = os.pipe()
+        try:
+            self._log = LogPipe(output, self._spec.log)
+            await self._loop.create_unix_connection(lambda: self._channel, sock=ours)
+            self._channel.write(Kind.LOAD, _load_order(self._spec, requested_ns))
+            self._attach(await begin(theirs, log))
+        finally:
+            theirs.close()
+            os.close(log)
+
+    async def loaded(self) -> None:
+        """Wait for the model. Raises EnvironmentFailed if the environment ends instead."""
+        await asyncio.wait((self._ready, self.ended), return_when=asyncio.FIRST_COMPLETED)
+        if self.ended.done():
+            raise self.ended.result()
+
+    def invoke(self, invocation: Invocation) -> asyncio.Future[Reply]:
+        """Hand over one request; the future raises EnvironmentFailed if the environment ends."""
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        if self._verdict or self.ended.done():
+            future.set_exception(self._verdict or self.ended.result())
+            return future
+        meta = {
+            "content_type": invocation.content_type,
+            "accept": invocation.accept,
+            "custom_attributes": invocation.custom_attributes,
+        }
+        self._channel.write(Kind.INVOKE, meta, invocation.body)
+        self._pending.append(future)
+        if self._spec.memory_bytes is not None:
+            self._watch.add(self)
+        return future
+
+    def stats(self) -> Stats:
+        """As measured last: at the load, and whenever a request has made it grow by a megabyte."""
+        if self._gauge is None or self._process is None or self.ended.done():
+            return Stats(0, 0)
+        shared = self._process.shared
+        footprint = self._gauge.footprint
+        own = private(self._process.pid) if shared is None else footprint - shared
+        return Stats(footprint, own)
+
+    async def stop(self) -> None:
+        """End the process and wait until it is gone. Safe to call twice."""
+        self._condemn(Cause.CLOSED, "The environment was stopped.")
+        if self._process is None:
+            self._finish()
+        else:
+            await asyncio.wait((self.ended, self._process.gone), timeout=PATIENCE_S)
+
+    def check(self) -> None:
+        """Compare the estimate with the limit, and only if it is over it look closely. That takes
+        milliseconds, so it is not done in the loop's thread."""
+        limit = self._spec.memory_bytes
+        if self._gauge is None or limit is None or self._measuring:
+            return
+        if self._gauge.estimate() > limit:
+            self._measuring = True
+            self._loop.run_in_executor(None, self._gauge.exact).add_done_callback(self._measured)
+
+    def _measured(self, look: asyncio.Future[tuple[int, int]]) -> None:
+        self._measuring = False
+        if self._gauge is not None and not look.cancelled():
+            self._gauge.note(*look.result())
+            self._within(self._gauge.footprint)
+
+    def _within(self, used: int) -> bool:
+        """Whether `used` bytes are allowed; the environment is condemned if they are not."""
+        limit = self._spec.memory_bytes
+        if limit is None or used <= limit or not self._enforced():
+            return True
+        self._condemn(Cause.OUT_OF_MEMORY, too_much(used, limit))
+        return False
+
+    def _enforced(self) -> bool:
+        """A thread in the server's process has no memory of its own to be held to."""
+        return self.pid != os.getpid()
+
+    def _attach(self, process: Process) -> None:
+        self._process = process
+        process.gone.add_done_callback(lambda _: self._sign())
+        if self._verdict:
+            process.kill()
+            return
+        if self._silent:
+            self._sign()
+        self._gauge = Gauge(process.pid, process.shared)
+        if self._spec.memory_bytes is not None and self._enforced():
+            self._watch.add(self)
+
+    def _arrived(self, frame: Frame) -> None:
+        if self._verdict:
+            return
+        if frame.kind is Kind.READY:
+            self._came_up(frame.meta)
+        elif frame.kind is Kind.REPLY and self._pending:
+            self._answered(frame)
+        elif frame.kind is Kind.FAILED:
+            self._condemn(Cause.LOAD_FAILED, frame.meta["message"])
+        else:
+            self._condemn(Cause.DIED, f"The environment sent {frame.kind.name} out of turn.")
+
+    def _came_up(self, meta: dict[str, Any]) -> None:
+        if self._noted(meta):
+            self._watch.discard(self)
+            self._ready.set_result(Setup(meta["runtime_ns"], meta["load_ns"]))
+
+    def _answered(self, frame: Frame) -> None:
+        if not self._noted(frame.meta):
+            return  # over the limit in between: its request ends with it, answer or not
+        future = self._pending.popleft()
+        if not self._pending:
+            self._watch.discard(self)
+        if not future.done():
+            future.set_result(_reply(frame))
+
+    def _noted(self, meta: dict[str, Any]) -> bool:
+        if self._gauge is not None:
+            self._gauge.note(meta["footprint_bytes"], meta["resident_bytes"])
+        return self._within(meta["peak_bytes"])
+
+    def _condemn(self, cause: Cause, message: str) -> None:
+        """The first verdict stands. What follows is noticed like any other end."""
+        if self._verdict or self.ended.done():
+            return
+        self._verdict = EnvironmentFailed(cause, message)
+        if self._process is not None:
+            self._process.kill()
+        self._channel.close()
+
+    def _hung_up(self, reason: str) -> None:
+        self._silent = True
+        if reason:
+            self._condemn(Cause.DIED, reason)
+        self._sign()
+
+    def _sign(self) -> None:
+        """One sign of the end: the socket is closed, or the process is gone. The other one is
+        worth a short wait: a last frame may be in the socket, and the process has an exit code."""
+        if self.ended.done() or self._process is None:
+            return
+        if self._silent and self._process.gone.done():
+            self._finish()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(GRACE_S, self._finish)
+
+    def _finish(self) -> None:
+        if self.ended.done():
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._process is not None:
+            self._process.kill()
+        self._watch.discard(self)
+        self._channel.close()
+        if self._log is not None:
+            self._log.close()
+        verdict = self._verdict or EnvironmentFailed(Cause.DIED, self._epitaph())
+        self.ended.set_result(verdict)
+        for future in self._pending:
+            if not future.done():
+                future.set_exception(verdict)
+        self._pending.clear()
+
+    def _epitaph(self) -> str:
+        gone = self._process.gone if self._process else None
+        how = f" {gone.result()}" if gone and gone.done() and gone.result() else ""
+        if self._ready.done():
+            return f"The process ended{how}."
+        tail = list(self._log.tail)[-SHOWN_LINES:] if self._log else []
+        said = f" Its last output: {' | '.join(tail)}" if tail else ""
+        return f"The process ended{how} while it was loading the model.{said}"
+
+
+def _load_order(spec: Spec, requested_ns: int) -> dict[str, Any]:
+    return {
+        "model_dir": str(spec.model_dir),
+        "variables": dict(spec.variables),
+        "warm_up": spec.warm_up,
+        "requested_ns": requested_ns,
+    }
+
+
+def _reply(frame: Frame) -> Reply:
+    meta = frame.meta
+    return Reply(
+        status=meta["status"],
+        content_type=meta["content_type"],
+        body=frame.body,
+        model_ns=meta["model_ns"],
+        cpu_ns=meta["cpu_ns"],
+        peak_bytes=meta["peak_bytes"],
+        custom_attributes=meta["custom_attributes"],
+    )

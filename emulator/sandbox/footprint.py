@@ -1,0 +1,81 @@
+"""How much memory a process uses, read from /proc. A worker imports this file as well, so it may
+import nothing of the server. Where there is no /proc every figure is 0, which no limit exceeds.
+
+The footprint of an environment is what it would need alone. A forked one shares pages with the
+zygote, so its footprint is the zygote's resident set at the fork plus its own private pages; any
+other one's is its resident set.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+GRAIN = 1 << 20  # growth below this is not worth a walk through the page tables (about 7 ms)
+PRIVATE = (b"Private_Clean:", b"Private_Dirty:", b"Private_Hugetlb:")
+
+
+def resident(pid: int | str = "self") -> int:
+    """The resident set in bytes, shared pages included; 0 if the process is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split(b" ", 2)[1]) * PAGE
+    except (OSError, IndexError):
+        return 0
+
+
+def private(pid: int | str = "self") -> int:
+    """The pages in bytes that no other process maps; 0 if the process is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(PRIVATE))
+
+
+def alone(pid: int | str, shared: int | None) -> int:
+    """The footprint in bytes. `shared` is the zygote's resident set, None where nothing is
+    shared; 0 if the process is gone."""
+    if shared is None:
+        return resident(pid)
+    own = private(pid)
+    return shared + own if own else 0
+
+
+class Peak:
+    """The largest footprint of this process so far, kept by the worker itself.
+
+    The kernel remembers the largest resident set, so a spike between two looks is not missed:
+    memory that has been given back since was private, and is added to what is private now.
+    """
+
+    def __init__(self, shared: int | None) -> None:
+        self._shared = shared
+        self._inherited = _high_water()
+        self._seen = 0
+        self.footprint = 0
+        self.resident = 0
+        self.peak = 0
+
+    def update(self) -> int:
+        """The peak in bytes. Cheap (a microsecond) unless it has risen."""
+        high = self._high()
+        if high > self._seen + GRAIN:
+            self._seen = high
+            self.resident = resident() or high
+            self.footprint = alone("self", self._shared) or high
+            self.peak = max(self.peak, self.footprint + max(0, high - self.resident))
+        return self.peak
+
+    def _high(self) -> int:
+        """Linux hands the mark of the process that called exec on to the new program, so a mark
+        that never moved says nothing about this one."""
+        high = _high_water()
+        return high if high > self._inherited else resident() or high
+
+
+def _high_water() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

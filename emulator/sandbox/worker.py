@@ -1,0 +1,159 @@
+"""An environment from the inside: load one model, then answer invocations until the host hangs up.
+
+It imports nothing of the server but the frames and the footprint, so that a cold start carries no
+weight of ours. `serve` is the loop of every backend; `main` is the fresh process of `spawn`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import orjson
+
+from emulator.sandbox.footprint import Peak
+from emulator.sandbox.frames import Frame, FrameError, Kind, receive, send
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m emulator.sandbox.worker <descriptor of the socket> <pid of the server>`"""
+    descriptor, parent = map(int, arguments)
+    die_with(parent, signal.SIGKILL)
+    settle()
+    with socket.socket(fileno=descriptor) as connection:
+        connection.set_inheritable(False)
+        serve(connection, shared=None)
+    leave()
+
+
+def die_with(parent: int, number: signal.Signals) -> None:
+    """Ask for `number` when the parent dies, and end at once if that has happened already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def settle() -> None:
+    """What every process of ours sets for itself: no core files, whole lines into the log, a
+    traceback for a crash, and Ctrl-C in a terminal left to the server."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    faulthandler.enable()
+
+
+def leave() -> None:
+    """End without the interpreter's farewell: TensorFlow's threads make it slow and fragile."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(0)
+
+
+def serve(connection: socket.socket, shared: int | None) -> None:
+    """Answer on `connection` until it is closed. `shared` is the zygote's resident set in bytes,
+    None where no pages are shared with one."""
+    try:
+        _serve(connection, Peak(shared))
+    except (BrokenPipeError, ConnectionResetError):
+        return  # the host hung up, which is how an environment is told to end
+
+
+def _serve(connection: socket.socket, peak: Peak) -> None:
+    request = receive(connection)
+    if request is None:
+        return
+    try:
+        container, inference, meta = _load(request.meta)
+    except BaseException as error:  # noqa: BLE001 - sys.exit() in user code has to be told, too
+        traceback.print_exc()
+        send(connection, Kind.FAILED, {"message": _sentence(error)})
+        return
+    send(connection, Kind.READY, meta | _memory(peak))
+    while (request := receive(connection)) is not None:
+        _answer(connection, container, inference, request, peak)
+
+
+def _load(meta: dict[str, Any]) -> tuple[Any, ModuleType, dict[str, int]]:
+    os.environ.update(meta["variables"])
+    from model import inference
+
+    inference.import_runtime()
+    # The model's directory is read-only for a container, so its code leaves no __pycache__ there.
+    sys.dont_write_bytecode = True
+    begin = time.monotonic_ns()
+    container = inference.load(Path(meta["model_dir"]), meta["variables"])
+    if meta["warm_up"]:
+        container.warm_up()
+    setup = {
+        "runtime_ns": begin - meta["requested_ns"],
+        "load_ns": time.monotonic_ns() - begin,
+    }
+    return container, inference, setup
+
+
+def _answer(
+    connection: socket.socket, container: Any, inference: ModuleType, request: Frame, peak: Peak
+) -> None:
+    wall, cpu = time.perf_counter_ns(), time.process_time_ns()
+    meta, body = _handled(container, inference, request)
+    meta["model_ns"] = time.perf_counter_ns() - wall
+    meta["cpu_ns"] = time.process_time_ns() - cpu
+    meta |= _memory(peak)
+    try:
+        send(connection, Kind.REPLY, meta, body)
+    except FrameError as error:
+        meta |= {"status": 500, "content_type": "application/json", "custom_attributes": ""}
+        send(connection, Kind.REPLY, meta, orjson.dumps({"error": str(error)}))
+
+
+def _handled(container: Any, inference: ModuleType, request: Frame) -> tuple[dict[str, Any], bytes]:
+    try:
+        response = container.handle(inference.Request(body=request.body, **request.meta))
+        body = bytes(response.body)
+        meta = {
+            "status": response.status,
+            "content_type": response.content_type,
+            "custom_attributes": response.custom_attributes,
+        }
+    except BaseException as error:  # noqa: BLE001 - whatever user code raises is answered
+        traceback.print_exc()
+        meta = {"status": 500, "content_type": "application/json", "custom_attributes": ""}
+        body = orjson.dumps({"error": str(error)})
+    sys.stdout.flush()
+    return meta, body
+
+
+def _memory(peak: Peak) -> dict[str, int]:
+    return {
+        "peak_bytes": peak.update(),
+        "footprint_bytes": peak.footprint,
+        "resident_bytes": peak.resident,
+    }
+
+
+def _sentence(error: BaseException) -> str:
+    """A model's own complaint speaks for itself; anything else is introduced by its type."""
+    text = str(error)
+    if type(error).__name__ == "ModelLoadError" and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
