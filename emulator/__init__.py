@@ -1,1 +1,1 @@
-"""Lukewarm: a local, offline SageMaker endpoint emulator with real cold starts and an exact bill."""
+"""Lukewarm: a local, offline SageMaker endpoint emulator: real cold starts, an exact bill."""

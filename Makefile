@@ -1,0 +1,49 @@
+# `make serve` and `make test` need Python 3.11 or newer and nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8000
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help install dev serve test lint bench train clean
+
+help:  ## list what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Lukewarm needs Python 3.11 or newer; name one with make PYTHON=python3.12."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "This Python has no venv module: on Debian, apt-get install python3-venv."; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(DEV_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+install: $(STAMP)  ## the virtual environment, the package and its command, lukewarm
+
+dev: $(DEV_STAMP)
+
+serve: install  ## run the server on port 8000 (PORT=8001 for another)
+	$(BIN)/lukewarm serve --port $(PORT)
+
+test: dev  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: dev  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: dev  ## run the benchmarks: a table, and JSON in benchmarks/results
+	$(BIN)/python -m benchmarks
+
+train: install  ## train the Fashion-MNIST model on the real data into ./trained
+	$(BIN)/python -m model.train --model-dir trained
+
+clean:  ## remove what was built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,165 @@
+"""The ASGI application, `emulator.app:app`: the only place where the parts meet.
+
+Nothing is read or started when this is imported; the lifespan's start does it, and a start that
+cannot be made ends with one sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+
+from emulator import catalogue, documentation, rest
+from emulator.clock import Clock, VirtualClock, WallClock
+from emulator.config import Config, read
+from emulator.core import SECOND
+from emulator.errors import ControlError, LukewarmError, SetupError
+from emulator.hosting import Hosting
+from emulator.ledger import Ledger
+from emulator.metrics import Metrics
+from emulator.sandbox import backends
+from emulator.state import StateDirectory
+from emulator.wire import Receive, Scope, Send, Wire
+
+log = logging.getLogger("lukewarm")
+
+BEAT_S = 1.0  # the most instance time that a killed server can lose
+VIRTUAL_NOW = "virtual-now"
+
+
+class Server:
+    """Everything of one running server, made from its settings."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.prices = catalogue.price_table(config.region)
+        self.state = StateDirectory(config.state_dir)
+        try:
+            self.ledger = Ledger.open(self.state.ledger)
+        except LukewarmError:
+            self.state.close()
+            raise
+        self.clock = self._clock()
+        name = backends.default_backend() if config.sandbox == "auto" else config.sandbox
+        self.hosting = Hosting(config, self.clock, self.ledger, Metrics(), backends.create(name))
+        self.wire = Wire(self.hosting, self.prices)
+        self.api = self._api()
+        self._beat: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Bring the endpoints up behind the scenes; returns as soon as requests can be taken."""
+        await self.hosting.open()
+        self._beat = asyncio.get_running_loop().create_task(self._keep_beating())
+
+    async def stop(self) -> None:
+        """Answer what is in flight, end every environment, leave the ledger exact."""
+        if self._beat:
+            self._beat.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._beat
+        await self.hosting.close()
+        self._note_time()
+        self.ledger.close()
+        self.state.close()
+
+    async def _keep_beating(self) -> None:
+        """Each second, what is billed by time is brought up to now and the log is folded in."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            try:
+                self.hosting.beat()
+                self._note_time()
+                await asyncio.to_thread(self.ledger.checkpoint)
+            except Exception:
+                log.exception("The ledger could not be brought up to date; trying again.")
+
+    def _note_time(self) -> None:
+        if isinstance(self.clock, VirtualClock):
+            self.ledger.put_meta(VIRTUAL_NOW, str(self.clock.now()))
+
+    def _clock(self) -> Clock:
+        if self.config.clock == "wall":
+            return WallClock()
+        noted = self.ledger.get_meta(VIRTUAL_NOW)
+        return VirtualClock(int(noted) if noted else time.time_ns() // SECOND * SECOND)
+
+    def _api(self) -> FastAPI:
+        api = documentation.api()
+        api.include_router(rest.router(self.hosting))
+        for kind in (ControlError, SetupError):
+            api.add_exception_handler(kind, rest.answer_error)
+        api.add_exception_handler(RequestValidationError, rest.answer_invalid)
+        return api
+
+
+class Application:
+    """The ASGI callable: invocations go to the wire, everything else to FastAPI."""
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self._environ = environ
+        self.server: Server | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif self.server is None:
+            raise RuntimeError("The application has not been started: run it with lifespan on.")
+        elif scope["type"] == "http" and self.server.wire.takes(scope):
+            await self.server.wire(scope, receive, send)
+        else:
+            await self.server.api(scope, receive, send)
+
+    async def start(self) -> Server:
+        """Read the settings and start. Raises SetupError with one sentence if it cannot be."""
+        config = read(os.environ if self._environ is None else self._environ)
+        _set_up_logging(config)
+        self.server = Server(config)
+        await self.server.start()
+        return self.server
+
+    async def stop(self) -> None:
+        server, self.server = self.server, None
+        if server:
+            await server.stop()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.start()
+        except SetupError as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def create_app(environ: Mapping[str, str] | None = None) -> Application:
+    """An application of its own; `environ` stands for the process's environment variables."""
+    return Application(environ)
+
+
+def _set_up_logging(config: Config) -> None:
+    """Ours goes to stderr; uvicorn's line per request is off unless asked for."""
+    root = logging.getLogger("lukewarm")
+    root.setLevel(config.log_level.upper())
+    if not root.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s:     %(message)s"))
+        root.addHandler(handler)
+        root.propagate = False
+    if not config.access_log:
+        access = logging.getLogger("uvicorn.access")
+        access.handlers.clear()
+        access.propagate = False
+
+
+app = create_app()

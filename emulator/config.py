@@ -1,0 +1,275 @@
+"""Settings: one table, read once at start, frozen. A variable beats the file, the file the default.
+
+The file is `lukewarm.toml` in the working directory, or what EMULATOR_CONFIG names; its keys are
+the names of the table without the prefix, in lower case. Nothing is read when this is imported.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emulator.core import MIB
+from emulator.errors import SetupError
+
+PREFIX = "EMULATOR_"
+FILE = "lukewarm.toml"
+
+
+class NotUnderstood(ValueError):
+    """A value that does not parse; the text says what was expected."""
+
+
+def _text(raw: str) -> str:
+    if not raw.strip():
+        raise NotUnderstood("a text that is not empty")
+    return raw.strip()
+
+
+def _path(raw: str) -> Path:
+    return Path(_text(raw)).expanduser()
+
+
+def _switch(raw: str) -> bool:
+    known = {"1": True, "true": True, "yes": True, "on": True}
+    known |= {"0": False, "false": False, "no": False, "off": False}
+    if raw.strip().lower() not in known:
+        raise NotUnderstood("true or false")
+    return known[raw.strip().lower()]
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def parse(raw: str) -> int:
+        expected = f"a whole number from {least} to {most}"
+        try:
+            number = int(raw.strip())
+        except ValueError:
+            raise NotUnderstood(expected) from None
+        if not least <= number <= most:
+            raise NotUnderstood(expected)
+        return number
+
+    return parse
+
+
+def _number(least: float, most: float) -> Callable[[str], float]:
+    def parse(raw: str) -> float:
+        expected = f"a number from {least:g} to {most:g}"
+        try:
+            number = float(raw.strip())
+        except ValueError:
+            raise NotUnderstood(expected) from None
+        if not least <= number <= most:
+            raise NotUnderstood(expected)
+        return number
+
+    return parse
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(raw: str) -> str:
+        if raw.strip().lower() not in choices:
+            raise NotUnderstood("one of " + ", ".join(choices))
+        return raw.strip().lower()
+
+    return parse
+
+
+def _account(raw: str) -> str:
+    if not (raw.strip().isdigit() and len(raw.strip()) == 12):
+        raise NotUnderstood("an account number of 12 digits")
+    return raw.strip()
+
+
+def _keep_warm(raw: str) -> tuple[float, float]:
+    parts = [part for part in raw.strip().split("-") if part]
+    expected = "seconds (600) or a range of seconds to draw from (300-900)"
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError:
+        raise NotUnderstood(expected) from None
+    if len(numbers) not in (1, 2) or not 0 <= numbers[0] <= numbers[-1] <= 86_400 * 366:
+        raise NotUnderstood(expected)
+    return numbers[0], numbers[-1]
+
+
+def _cold_start(raw: str) -> str:
+    word = raw.strip().lower()
+    if word in ("none", "aws"):
+        return word
+    try:
+        seconds = float(word)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 3600:
+        raise NotUnderstood("none, aws, or a number of seconds from 0 to 3600")
+    return word
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table. `default` is text, as a person would write it in the environment."""
+
+    name: str
+    default: str
+    parse: Callable[[str], Any]
+    help: str
+
+    @property
+    def variable(self) -> str:
+        return PREFIX + self.name.upper()
+
+
+TABLE: tuple[Setting, ...] = (
+    Setting("region", "eu-west-3", _text, "Region of every resource; selects the price table."),
+    Setting("account", "123456789012", _account, "Account number in ARNs and messages."),
+    Setting("state_dir", ".lukewarm", _path, "Where endpoints, models and the ledger are kept."),
+    Setting("clock", "wall", _one_of("wall", "virtual"), "`virtual` moves only when advanced."),
+    Setting(
+        "sandbox",
+        "auto",
+        _one_of("auto", "fork", "spawn", "inline"),
+        "How execution environments start. `auto` is `fork` on Linux, else `spawn`.",
+    ),
+    Setting(
+        "keep_warm_s",
+        "600",
+        _keep_warm,
+        "How long an idle serverless environment stays warm; a range (300-900) is drawn from.",
+    ),
+    Setting(
+        "cold_start",
+        "none",
+        _cold_start,
+        "Provisioning delay modelled on top of a real cold start: `none`, `aws` (drawn from a"
+        " fit to published measurements) or seconds.",
+    ),
+    Setting("seed", "0", _whole(0, 2**31 - 2), "Seed of every draw: keep-warm, delays, routing."),
+    Setting(
+        "bill_startup",
+        "false",
+        _switch,
+        "Whether the start-up time of a cold start is billed. AWS does not say; see fidelity.",
+    ),
+    Setting(
+        "cpu_share",
+        "true",
+        _switch,
+        "Hold a serverless answer back as its share of a vCPU (memory / 1769 MB) would.",
+    ),
+    Setting(
+        "serverless_payload_bytes",
+        str(4 * MIB),
+        _whole(1, 1 << 31),
+        "Largest serverless request and response body.",
+    ),
+    Setting(
+        "realtime_payload_bytes",
+        str(25 * MIB),
+        _whole(1, 1 << 31),
+        "Largest real-time request and response body; 6291456 is the older limit.",
+    ),
+    Setting("answer_limit_s", "60", _number(0.01, 3600), "Longest time for one answer."),
+    Setting("serverless_start_s", "180", _number(0.01, 3600), "Longest serverless cold start."),
+    Setting("realtime_start_s", "240", _number(0.01, 3600), "Longest start of an instance."),
+    Setting(
+        "serverless_concurrency_quota",
+        "500",
+        _whole(1, 100_000),
+        "Sum of MaxConcurrency over the serverless endpoints of the region.",
+    ),
+    Setting(
+        "serverless_memory_quota_mb",
+        "6144",
+        _whole(1024, 6144),
+        "Largest MemorySizeInMB an endpoint may have; new AWS accounts have 3072.",
+    ),
+    Setting("serverless_endpoints_quota", "50", _whole(0, 10_000), "Serverless endpoints."),
+    Setting(
+        "model_bytes",
+        str(10 * 1024 * MIB),
+        _whole(1, 1 << 50),
+        "Largest unpacked size of a model archive.",
+    ),
+    Setting("grace_s", "30", _number(0, 3600), "How long a stopping server waits for answers."),
+    Setting("access_log", "false", _switch, "Whether uvicorn logs a line per request."),
+    Setting("log_level", "info", _one_of("debug", "info", "warning", "error"), "Log level."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings in force, parsed. One field a row of TABLE, of the same name."""
+
+    region: str
+    account: str
+    state_dir: Path
+    clock: str
+    sandbox: str
+    keep_warm_s: tuple[float, float]
+    cold_start: str
+    seed: int
+    bill_startup: bool
+    cpu_share: bool
+    serverless_payload_bytes: int
+    realtime_payload_bytes: int
+    answer_limit_s: float
+    serverless_start_s: float
+    realtime_start_s: float
+    serverless_concurrency_quota: int
+    serverless_memory_quota_mb: int
+    serverless_endpoints_quota: int
+    model_bytes: int
+    grace_s: float
+    access_log: bool
+    log_level: str
+
+
+def read(environ: Mapping[str, str], directory: Path | None = None) -> Config:
+    """The settings that `environ` and the settings file in `directory` make.
+
+    Raises SetupError naming the first setting that is unknown or does not parse, its value, and
+    what was expected.
+    """
+    written = _from_file(environ, directory or Path.cwd())
+    for variable, raw in environ.items():
+        if variable.startswith(PREFIX) and variable != PREFIX + "CONFIG":
+            written[variable.removeprefix(PREFIX).lower()] = (raw, f"the variable {variable}")
+    known = {setting.name: setting for setting in TABLE}
+    for name, (_, place) in written.items():
+        if name not in known:
+            raise SetupError(
+                f"There is no setting {name!r} (from {place}); docs/settings.md lists them all."
+            )
+    return Config(**{name: _parse(setting, written) for name, setting in known.items()})
+
+
+def _parse(setting: Setting, written: Mapping[str, tuple[str, str]]) -> Any:
+    raw, place = written.get(setting.name, (setting.default, "the defaults"))
+    try:
+        return setting.parse(raw)
+    except NotUnderstood as expected:
+        raise SetupError(
+            f"The setting {setting.variable} is {raw!r} (from {place}); expected {expected}."
+        ) from None
+
+
+def _from_file(environ: Mapping[str, str], directory: Path) -> dict[str, tuple[str, str]]:
+    named = environ.get(PREFIX + "CONFIG")
+    path = Path(named) if named else directory / FILE
+    try:
+        content = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        if named:
+            raise SetupError(f"The settings file {path} (EMULATOR_CONFIG) is not there.") from None
+        return {}
+    except (OSError, ValueError) as error:
+        raise SetupError(f"The settings file {path} cannot be read: {error}.") from None
+    return {name: (_as_text(value), f"the file {path}") for name, value in content.items()}
+
+
+def _as_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,80 @@
+"""The FastAPI application and its `/docs`, which work without a network.
+
+The invocation route is answered by `wire.py` before FastAPI sees it; it is described here so that
+`/docs` and `/openapi.json` tell all that the server does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from emulator import __doc__ as purpose
+
+_HEADERS = {
+    "x-amzn-RequestId": "The request's id, as in the ledger.",
+    "x-Amzn-Invoked-Production-Variant": "The variant that answered.",
+    "x-emulator-cold-start": "`true` if the request waited for an environment to start.",
+    "x-emulator-billed-ms": "Milliseconds billed for this call; 0 for a real-time endpoint.",
+    "x-emulator-cost-usd": "What this call alone adds to the bill: duration and data.",
+    "x-emulator-model-latency-us": "ModelLatency: the time in the container, CPU share included.",
+    "x-emulator-overhead-latency-us": "OverheadLatency: everything else, a cold start included.",
+    "x-emulator-setup-time-us": "ModelSetupTime: provisioning, runtime start and model load.",
+}
+_REQUEST_HEADERS = {
+    "X-Amzn-SageMaker-Target-Variant": "The variant to invoke, whatever the weights.",
+    "X-Amzn-SageMaker-Custom-Attributes": "Up to 1024 ASCII characters for the container.",
+    "X-Amzn-SageMaker-Inference-Id": "Up to 64 characters, kept in the ledger.",
+}
+_ERRORS = {
+    "400": "ValidationError, or ThrottlingException above MaxConcurrency",
+    "413": "A real-time body over the limit",
+    "424": "ModelError: the container's own error, a timeout, a crash or too little memory",
+    "429": "ModelNotReadyException: still being provisioned",
+    "500": "InternalFailure: the ledger could not be written",
+    "503": "ServiceUnavailable: the endpoint is being taken out of service",
+}
+
+
+def api() -> FastAPI:
+    """An empty application with the documentation pages."""
+    application = FastAPIOffline(title="Lukewarm", description=purpose or "", version="0.1.0")
+    generate = application.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = generate()
+        schema["paths"].setdefault("/endpoints/{name}/invocations", {"post": _invocation()})
+        return schema
+
+    application.openapi = openapi  # type: ignore[method-assign]
+    return application
+
+
+def _invocation() -> dict[str, Any]:
+    parameters: list[dict[str, Any]] = [
+        {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+    ]
+    parameters += [
+        {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
+        for name, text in _REQUEST_HEADERS.items()
+    ]
+    answers: dict[str, Any] = {status: {"description": text} for status, text in _ERRORS.items()}
+    answers["200"] = {
+        "description": "The container's answer, byte for byte.",
+        "headers": {
+            name: {"description": text, "schema": {"type": "string"}}
+            for name, text in _HEADERS.items()
+        },
+        "content": {"application/json": {"schema": {}}},
+    }
+    example = {"instances": [[[0.0] * 28] * 28]}
+    return {
+        "tags": ["sagemaker-runtime"],
+        "summary": "InvokeEndpoint",
+        "operationId": "InvokeEndpoint",
+        "parameters": parameters,
+        "requestBody": {"content": {"application/json": {"schema": {}, "example": example}}},
+        "responses": answers,
+    }

@@ -1,0 +1,475 @@
+"""The live host of one variant: feeds a policy real events and carries out its actions.
+
+It decides nothing. Requests become numbers for the policy, actions become environments started,
+given work and stopped; what an answer took is measured here, and every answer becomes one row of
+the ledger, here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal
+
+from emulator import faults
+from emulator.billing import UsageKind, serverless_billed_ms
+from emulator.clock import Clock, Timer
+from emulator.core import (
+    NEVER,
+    Action,
+    Assign,
+    Hold,
+    Persona,
+    Policy,
+    Reject,
+    Resource,
+    Start,
+    Stop,
+)
+from emulator.delays import Delays
+from emulator.endpoints import Variant
+from emulator.errors import InvocationError
+from emulator.ledger import InvocationRow
+from emulator.sandbox.protocol import (
+    Environment,
+    EnvironmentFailed,
+    Invocation,
+    Reply,
+    Sandbox,
+    Setup,
+    Spec,
+)
+
+log = logging.getLogger("lukewarm.live")
+
+NO_SETUP = Setup(0, 0)
+State = Literal["starting", "idle", "busy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The end of one invocation: the container's reply or an error, and its ledger row."""
+
+    row: InvocationRow
+    reply: Reply | None = None
+    error: InvocationError | None = None
+
+    @property
+    def setup_ns(self) -> int:
+        return self.row.provision_ns + self.row.runtime_ns + self.row.load_ns
+
+
+@dataclass(slots=True)
+class Pending:
+    """A request on its way. `_mono` instants are of the monotonic clock, to measure with."""
+
+    request_id: str
+    invocation: Invocation
+    future: asyncio.Future[Served]
+    arrived_at: int
+    arrived_mono: int
+    inference_id: str = ""
+    assigned_mono: int = 0
+    assignment: Assign | None = None
+    live: Live | None = None
+
+
+@dataclass(slots=True)
+class Live:
+    """One environment, from the moment its start was asked for."""
+
+    number: int
+    provisioned: bool
+    started_at: int
+    state: State = "starting"
+    since: int = 0
+    served: int = 0
+    provision_ns: int = 0
+    environment: Environment | None = None
+    starting: asyncio.Task[None] | None = None
+
+    @property
+    def setup(self) -> Setup:
+        return self.environment.setup if self.environment else NO_SETUP
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the host, not the policy, holds this variant's answers to."""
+
+    payload_bytes: int
+    bill_startup: bool
+    cpu_share: tuple[int, int] | None = None  # vCPUs as numerator, denominator
+
+
+@dataclass(slots=True)
+class Means:
+    """What hosts share: the clock, the backend, the journal's and the meters' writers."""
+
+    clock: Clock
+    sandbox: Sandbox
+    write: Callable[[InvocationRow], asyncio.Future[None]]
+    hold: Callable[[str, str, UsageKind, str, int, int], None]
+    delays: Delays
+    log_line: Callable[[str, str], None] = field(default=lambda label, line: None)
+
+
+class LiveVariant:
+    """One variant in service; `invoke` is its hot path."""
+
+    def __init__(
+        self,
+        place: faults.Place,
+        variant: Variant,
+        policy: Policy,
+        spec: Spec,
+        terms: Terms,
+        means: Means,
+    ) -> None:
+        self.place, self.variant, self.terms = place, variant, terms
+        self._policy, self._spec, self._means = policy, spec, means
+        self._requests = 0
+        self._pending: dict[int, Pending] = {}
+        self._lives: dict[int, Live] = {}
+        self._stopping: set[asyncio.Task[None]] = set()
+        self._words: dict[int, str] = {}  # what a request's environment said when it ended
+        self._timer: Timer | None = None
+        self._timer_at = NEVER
+        self._launching: asyncio.Future[None] | None = None
+        self.closed = False
+
+    async def launch(self, warm: bool) -> None:
+        """Go into service: returns when every environment that it takes has loaded the model.
+
+        Raises EnvironmentFailed with the first one's own message if any does not.
+        """
+        self._launching = asyncio.get_running_loop().create_future()
+        self._perform(self._policy.launch(self._means.clock.now(), warm))
+        self._check_launched()
+        try:
+            await self._launching
+        finally:
+            self._launching = None
+
+    def invoke(
+        self, request_id: str, invocation: Invocation, arrived_mono: int, inference_id: str
+    ) -> asyncio.Future[Served]:
+        """Hand one request to the policy; the future resolves when its answer may leave."""
+        future: asyncio.Future[Served] = asyncio.get_running_loop().create_future()
+        self._requests += 1
+        now = self._means.clock.now()
+        self._pending[self._requests] = Pending(
+            request_id, invocation, future, now, arrived_mono, inference_id
+        )
+        self._perform(self._policy.arrive(now, self._requests))
+        return future
+
+    def refuse(
+        self, request_id: str, error: InvocationError, request_bytes: int, arrived_mono: int
+    ) -> asyncio.Future[Served]:
+        """Record a request that never reaches the policy (an oversize body)."""
+        future: asyncio.Future[Served] = asyncio.get_running_loop().create_future()
+        nothing = Invocation(b"", "", "")
+        now = self._means.clock.now()
+        pending = Pending(request_id, nothing, future, now, arrived_mono)
+        row = self._row(pending, None, error, 0)
+        self._commit(pending, row._replace(request_bytes=request_bytes), None, error)
+        return future
+
+    def evict(self) -> int:
+        """Unload what is idle; the number of environments ended."""
+        actions = self._policy.evict(self._means.clock.now())
+        self._perform(actions)
+        return sum(isinstance(action, Stop) for action in actions)
+
+    async def close(self) -> None:
+        """Leave service: what waits is answered with an error, every process is ended."""
+        self.closed = True
+        self._perform(self._policy.close(self._means.clock.now()))
+        if self._timer:
+            self._timer.cancel()
+        while self._stopping:
+            await asyncio.wait(set(self._stopping))
+
+    def tick(self) -> None:
+        self._timer, self._timer_at = None, NEVER
+        self._perform(self._policy.tick(self._means.clock.now()))
+
+    @property
+    def lives(self) -> list[Live]:
+        return list(self._lives.values())
+
+    @property
+    def settling(self) -> bool:
+        """Whether an environment is starting."""
+        return any(live.state == "starting" for live in self._lives.values())
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._pending)
+
+    def environment_name(self, number: int) -> str:
+        return f"{self.place.endpoint}-{self.variant.name}-{number}".lower()
+
+    # -- carrying out actions -----------------------------------------------------------------
+
+    def _perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Assign():
+                    self._assign(action)
+                case Start():
+                    self._start(action)
+                case Stop():
+                    self._stop(action)
+                case Reject():
+                    self._reject(action)
+                case Hold():
+                    self._hold(action)
+        deadline = self._policy.next_deadline()
+        if deadline < self._timer_at and not self.closed:
+            if self._timer:
+                self._timer.cancel()
+            self._timer_at = deadline
+            self._timer = self._means.clock.call_at(deadline, self.tick)
+
+    def _start(self, action: Start) -> None:
+        now = self._means.clock.now()
+        live = Live(action.environment, action.provisioned, now, since=now)
+        self._lives[live.number] = live
+        live.starting = asyncio.get_running_loop().create_task(self._bring_up(live))
+
+    async def _bring_up(self, live: Live) -> None:
+        name = self.environment_name(live.number)
+        live.provision_ns = self._means.delays.draw_ns(self.variant.name, live.number)
+        await self._means.clock.pause(live.provision_ns)
+        label = f"{self.place.endpoint}/{self.variant.name}/{name}"
+        spec = replace(self._spec, label=label, log=partial(self._means.log_line, label))
+        try:
+            environment = await self._means.sandbox.start(spec)
+        except EnvironmentFailed as failure:
+            self._broken(live, failure)
+            return
+        live.environment = environment
+        live.starting = None
+        environment.ended.add_done_callback(partial(self._ended, live))
+        self._enter(live, "idle")
+        self._perform(self._policy.ready(live.since, live.number))
+        self._check_launched()
+
+    def _assign(self, action: Assign) -> None:
+        pending, live = self._pending[action.request], self._lives[action.environment]
+        assert live.environment is not None  # a policy assigns only what is ready
+        pending.assignment, pending.live = action, live
+        pending.assigned_mono = time.monotonic_ns()
+        self._enter(live, "busy")
+        reply = live.environment.invoke(pending.invocation)
+        reply.add_done_callback(partial(self._answered, live, action.request))
+
+    def _stop(self, action: Stop) -> None:
+        live = self._lives.pop(action.environment, None)
+        if live is None:
+            return
+        log.debug("%s ends: %s", self.environment_name(live.number), action.cause.value)
+        task = asyncio.get_running_loop().create_task(_end(live))
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
+        if self._launching and not self._launching.done():
+            self._launching.set_exception(EnvironmentFailed(action.cause, ""))
+
+    def _reject(self, action: Reject) -> None:
+        pending = self._pending.pop(action.request)
+        assigned = pending.assignment
+        live_number = assigned.environment if assigned else 0
+        words = self._words.get(action.request, "")
+        name = self.environment_name(live_number) if live_number else ""
+        error = faults.unanswered(self.place, name, action.cause, words)
+        worked = time.monotonic_ns() - pending.assigned_mono if assigned else 0
+        row = self._row(pending, None, error, worked)
+        self._commit(pending, row, None, error)
+
+    def _hold(self, action: Hold) -> None:
+        now, variant = self._means.clock.now(), self.variant
+        if action.resource is Resource.PROVISIONED and variant.serverless:
+            kind, sku = UsageKind.PROVISIONED_USAGE, str(variant.serverless.memory_mb)
+            self._means.hold(self.place.endpoint, variant.name, kind, sku, action.units, now)
+        elif variant.instances:
+            kind, sku = UsageKind.INSTANCE, variant.instances.instance_type
+            self._means.hold(self.place.endpoint, variant.name, kind, sku, action.units, now)
+            if volume := variant.instances.volume_gb:
+                self._means.hold(
+                    self.place.endpoint, variant.name, UsageKind.VOLUME, "gp2",
+                    action.units * volume, now,
+                )  # fmt: skip
+
+    # -- what environments report -------------------------------------------------------------
+
+    def _answered(self, live: Live, request: int, future: asyncio.Future[Reply]) -> None:
+        if future.cancelled():
+            return
+        failure = future.exception()
+        if isinstance(failure, EnvironmentFailed):
+            self._words[request] = failure.message
+            self._broken(live, failure)
+            self._words.pop(request, None)
+            return
+        if failure is not None:
+            raise failure
+        reply = future.result()
+        model_ns = self._stretched(reply)
+        if model_ns > reply.model_ns:
+            task = asyncio.get_running_loop().create_task(
+                self._release_later(live, request, reply, model_ns)
+            )
+            self._stopping.add(task)
+            task.add_done_callback(self._stopping.discard)
+        else:
+            self._release(live, request, reply, model_ns)
+
+    def _stretched(self, reply: Reply) -> int:
+        """How long the answer takes at the variant's share of a vCPU."""
+        share = self.terms.cpu_share
+        if share is None:
+            return reply.model_ns
+        return max(reply.model_ns, reply.cpu_ns * share[1] // share[0])
+
+    async def _release_later(self, live: Live, request: int, reply: Reply, model_ns: int) -> None:
+        await self._means.clock.pause(model_ns - reply.model_ns)
+        self._release(live, request, reply, model_ns)
+
+    def _release(self, live: Live, request: int, reply: Reply, model_ns: int) -> None:
+        pending = self._pending.pop(request, None)
+        if pending is None:  # it was given up on meanwhile
+            return
+        live.served += 1
+        self._enter(live, "idle")
+        error = self._verdict(live, reply)
+        row = self._row(pending, reply, error, model_ns)
+        self._perform(self._policy.done(live.since, live.number))
+        self._commit(pending, row, reply, error)
+
+    def _verdict(self, live: Live, reply: Reply) -> InvocationError | None:
+        name = self.environment_name(live.number)
+        if not 200 <= reply.status < 300:
+            return faults.container_answered(self.place, name, reply.status, reply.body)
+        if len(reply.body) > self.terms.payload_bytes:
+            return faults.response_too_large(self.place, name, reply.status)
+        return None
+
+    def _ended(self, live: Live, ended: asyncio.Future[EnvironmentFailed]) -> None:
+        if not ended.cancelled():
+            self._broken(live, ended.result())
+
+    def _broken(self, live: Live, failure: EnvironmentFailed) -> None:
+        """The environment is gone: say so once, to the log, to the policy and to a launch."""
+        if self._lives.pop(live.number, None) is None:
+            return
+        log.warning("%s: %s", self.environment_name(live.number), failure.message)
+        was_starting = live.state == "starting"
+        if was_starting and self._launching and not self._launching.done():
+            self._launching.set_exception(failure)
+        now = self._means.clock.now()
+        waiting = {request for request, one in self._pending.items() if one.assignment is None}
+        if was_starting:  # whoever waits for this start is told in its own words
+            self._words.update(dict.fromkeys(waiting, failure.message))
+        self._perform(self._policy.broken(now, live.number, failure.cause))
+        for request in waiting:
+            self._words.pop(request, None)
+
+    def _enter(self, live: Live, state: State) -> None:
+        live.state, live.since = state, self._means.clock.now()
+
+    def _check_launched(self) -> None:
+        if self._launching and not self._launching.done() and not self.settling:
+            self._launching.set_result(None)
+
+    # -- rows ---------------------------------------------------------------------------------
+
+    def _row(
+        self,
+        pending: Pending,
+        reply: Reply | None,
+        error: InvocationError | None,
+        model_ns: int,
+    ) -> InvocationRow:
+        """What the ledger keeps of an invocation. `model_ns` is what its environment worked.
+
+        OverheadLatency is everything else between arrival and answer, a cold start included, as
+        CloudWatch counts it for serverless endpoints (facts 7). A delay that the virtual clock
+        did not wait for counts too.
+        """
+        assigned, live = pending.assignment, pending.live
+        cold = bool(assigned and assigned.cold)
+        setup = live.setup if live and cold else NO_SETUP
+        provision_ns = live.provision_ns if live and cold else 0
+        elapsed = time.monotonic_ns() - pending.arrived_mono
+        worked = model_ns if assigned else 0
+        setup_ns = provision_ns + setup.runtime_ns + setup.load_ns
+        overhead_ns = max(elapsed - worked, setup_ns)
+        serverless = self.variant.serverless
+        return InvocationRow(
+            request_id=pending.request_id,
+            at_ns=pending.arrived_at,
+            endpoint=self.place.endpoint,
+            variant=self.variant.name,
+            persona=(Persona.SERVERLESS if serverless else Persona.REALTIME).value,
+            region=self.place.region,
+            environment=self.environment_name(assigned.environment) if assigned else "",
+            status=error.status if error else 200,
+            error_code=(error.code or str(error.status)) if error else "",
+            cold_start=cold,
+            provisioned=bool(assigned and assigned.provisioned),
+            memory_mb=serverless.memory_mb if serverless else 0,
+            instance_type=self.variant.instances.instance_type if self.variant.instances else "",
+            request_bytes=len(pending.invocation.body),
+            response_bytes=len(reply.body) if reply else 0,
+            bytes_billed=assigned is not None,
+            queue_ns=max(0, pending.assigned_mono - pending.arrived_mono - setup_ns)
+            if assigned
+            else 0,
+            provision_ns=provision_ns,
+            runtime_ns=setup.runtime_ns,
+            load_ns=setup.load_ns,
+            model_ns=worked,
+            overhead_ns=overhead_ns,
+            cpu_ns=reply.cpu_ns if reply else 0,
+            peak_bytes=reply.peak_bytes if reply else 0,
+            billed_ms=serverless_billed_ms(worked, 0, False) if serverless else 0,
+            billed_startup_ms=serverless_billed_ms(worked, setup_ns, True) if serverless else 0,
+            inference_id=pending.inference_id,
+        )
+
+    def _commit(
+        self,
+        pending: Pending,
+        row: InvocationRow,
+        reply: Reply | None,
+        error: InvocationError | None,
+    ) -> None:
+        served = Served(row, None if error else reply, error)
+        written = self._means.write(row)
+        written.add_done_callback(partial(_hand_over, pending.future, served))
+
+
+def _hand_over(
+    answer: asyncio.Future[Served], served: Served, written: asyncio.Future[None]
+) -> None:
+    if answer.done():  # its caller has gone
+        return
+    failure = written.exception()
+    if failure is not None:
+        answer.set_exception(failure)
+    else:
+        answer.set_result(served)
+
+
+async def _end(live: Live) -> None:
+    if live.starting:
+        live.starting.cancel()
+        await asyncio.wait({live.starting})
+    if live.environment:
+        await live.environment.stop()

@@ -1,0 +1,437 @@
+"""Our own REST, documented at `/docs`: health, metrics, the bill, and `/_emulator`.
+
+Everything that comes in is validated by pydantic; everything that goes out has a model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from emulator import catalogue, dashboard
+from emulator.clock import VirtualClock, iso
+from emulator.core import SECOND
+from emulator.endpoints import (
+    MAX_CONCURRENCY,
+    InstanceConfig,
+    ServerlessConfig,
+    Variant,
+)
+from emulator.errors import ValidationException
+from emulator.hosting import Hosted, Hosting
+from emulator.ledger import InvocationRow
+from emulator.live import Live, LiveVariant
+from emulator.realtime import Routing
+from emulator.statement import Statement, draw_up
+
+MAX_ADVANCE_S = 366 * 86_400 * 10
+SETTLE_S = 30.0
+
+
+class Strict(BaseModel):
+    """A body with a member that is not known is refused, so that a slip is not silent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class EnvironmentView(BaseModel):
+    """One execution environment: a process of this machine."""
+
+    id: str
+    variant: str
+    state: Literal["starting", "idle", "busy"]
+    pid: int | None = Field(description="None while it starts.")
+    provisioned: bool
+    memory_bytes: int = Field(description="What it would need alone: runtime and private pages.")
+    private_bytes: int = Field(description="What it adds to this machine.")
+    invocations: int
+    age_s: float
+    idle_s: float = Field(description="Seconds since its last answer; 0 unless idle.")
+    provision_us: int
+    runtime_us: int
+    load_us: int
+
+
+class VariantView(BaseModel):
+    name: str
+    model: str
+    source: str
+    weight: float
+    memory_mb: int | None = None
+    max_concurrency: int | None = None
+    provisioned_concurrency: int | None = None
+    instance_type: str | None = None
+    instance_count: int | None = None
+    routing: str | None = None
+
+
+class EndpointView(BaseModel):
+    """An endpoint with everything that runs for it."""
+
+    name: str
+    arn: str
+    persona: str
+    status: str
+    failure_reason: str
+    created: str
+    modified: str
+    in_flight: int
+    variants: list[VariantView]
+    environments: list[EnvironmentView]
+
+
+class EndpointsView(BaseModel):
+    sandbox: str = Field(description="The backend that starts environments.")
+    memory_enforced: bool
+    cpu_stretched: bool
+    endpoints: list[EndpointView]
+
+
+class ServerlessBody(Strict):
+    memory_mb: int = Field(4096, description="1024 to 6144 in steps of 1024")
+    max_concurrency: int = Field(10, ge=1, le=MAX_CONCURRENCY)
+    provisioned_concurrency: int = Field(0, ge=0, le=MAX_CONCURRENCY)
+
+
+class RealTimeBody(Strict):
+    instance_type: str = "ml.t2.medium"
+    instance_count: int = Field(1, ge=1, le=100)
+    routing: Routing = Routing.RANDOM
+    volume_gb: int = Field(0, ge=0, le=512)
+
+
+class VariantBody(Strict):
+    """A production variant: exactly one of `serverless` and `realtime`."""
+
+    name: str = "AllTraffic"
+    model: str = Field(
+        description="Path of a .keras file, a SavedModel directory or a .tar.gz archive on the "
+        "server's machine."
+    )
+    variables: dict[str, str] = Field(default_factory=dict, max_length=100)
+    weight: float = Field(1.0, ge=0, le=1_000_000)
+    serverless: ServerlessBody | None = None
+    realtime: RealTimeBody | None = None
+
+    @model_validator(mode="after")
+    def _one_persona(self) -> VariantBody:
+        if (self.serverless is None) == (self.realtime is None):
+            raise ValueError("a variant has exactly one of serverless and realtime")
+        return self
+
+
+class EndpointBody(Strict):
+    variants: list[VariantBody] = Field(min_length=1, max_length=10)
+
+
+class InvocationView(BaseModel):
+    """One row of the ledger. Times in microseconds unless named otherwise."""
+
+    request_id: str
+    at: str
+    at_ns: int
+    endpoint: str
+    variant: str
+    persona: str
+    environment: str
+    status: int
+    error_code: str
+    cold_start: bool
+    provisioned: bool
+    memory_mb: int
+    instance_type: str
+    request_bytes: int
+    response_bytes: int
+    billed_ms: int
+    billed_startup_ms: int
+    queue_us: int
+    provision_us: int
+    runtime_us: int
+    load_us: int
+    model_latency_us: int
+    overhead_latency_us: int
+    cpu_us: int
+    peak_bytes: int
+    inference_id: str
+
+
+class InvocationsView(BaseModel):
+    invocations: list[InvocationView]
+    next_cursor: str | None
+
+
+class ClockView(BaseModel):
+    clock: Literal["wall", "virtual"]
+    now: str
+    now_ns: int
+
+
+class AdvanceBody(Strict):
+    seconds: float = Field(ge=0, le=MAX_ADVANCE_S, allow_inf_nan=False)
+
+
+class EvictView(BaseModel):
+    evicted: int
+
+
+class PingView(BaseModel):
+    status: Literal["ok", "starting"]
+    waiting_for: list[str]
+
+
+Name = Annotated[str, Query(max_length=63)]
+Cursor = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}$")]
+
+
+def router(hosting: Hosting) -> APIRouter:
+    """The routes of one server."""
+    routes = APIRouter()
+
+    @routes.get("/ping", response_model=PingView, tags=["health"])
+    def ping(response: Response) -> PingView:
+        """200 once every endpoint can answer, 503 until then."""
+        waiting = [one.record.name for one in hosting.hosted if not one.settled]
+        response.status_code = 503 if waiting else 200
+        return PingView(status="starting" if waiting else "ok", waiting_for=waiting)
+
+    @routes.get("/metrics", tags=["health"], response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Prometheus metrics, named after CloudWatch's."""
+        hosting.observe_environments()
+        return Response(hosting.metrics.render(), media_type=hosting.metrics.content_type)
+
+    @routes.get("/billing", tags=["bill"])
+    async def billing(request: Request) -> Response:
+        """The bill: JSON, or a page where `Accept` prefers HTML, as a browser's does."""
+        statement = await _statement(hosting)
+        if "text/html" in request.headers.get("accept", ""):
+            policy = "default-src 'none'; style-src 'self'; frame-ancestors 'none'"
+            return HTMLResponse(
+                dashboard.page(statement), headers={"content-security-policy": policy}
+            )
+        return JSONResponse(statement.document())
+
+    @routes.get("/billing/style.css", include_in_schema=False)
+    async def style() -> Response:
+        return Response(dashboard.STYLE, media_type="text/css")
+
+    routes.include_router(_emulator(hosting), prefix="/_emulator", tags=["emulator"])
+    return routes
+
+
+def _emulator(hosting: Hosting) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/endpoints")
+    async def endpoints() -> EndpointsView:
+        """Every endpoint and every environment that runs for it."""
+        views = [_endpoint(hosting, hosted) for hosted in hosting.hosted]
+        return EndpointsView(
+            sandbox=hosting.sandbox.name,
+            memory_enforced=hosting.memory_enforced,
+            cpu_stretched=hosting.config.cpu_share,
+            endpoints=views,
+        )
+
+    @routes.get("/endpoints/{name}")
+    async def endpoint(name: str) -> EndpointView:
+        """One endpoint."""
+        return _endpoint(hosting, hosting.find(name))
+
+    @routes.put("/endpoints/{name}", status_code=201)
+    async def create(name: str, body: EndpointBody) -> EndpointView:
+        """Create an endpoint from a model on this machine; it is Creating until it has loaded."""
+        variants = [_variant(name, one) for one in body.variants]
+        models = {
+            variant.model: (Path(one.model).expanduser(), one.variables)
+            for variant, one in zip(variants, body.variants, strict=True)
+        }
+        record = await hosting.create(name, variants, models)
+        return _endpoint(hosting, hosting.find(record.name))
+
+    @routes.delete("/endpoints/{name}", status_code=202)
+    async def delete(name: str) -> None:
+        """Delete an endpoint; its billing history stays."""
+        hosting.delete(name)
+
+    @routes.post("/endpoints/{name}/evict")
+    async def evict(name: str) -> EvictView:
+        """Unload the idle environments of a serverless endpoint: the next request starts cold."""
+        return EvictView(evicted=hosting.evict(name))
+
+    @routes.get("/invocations")
+    async def invocations(
+        endpoint: Name | None = None,
+        since: Annotated[
+            float | None,
+            Query(ge=0, le=9e9, description="Seconds since the epoch.", allow_inf_nan=False),
+        ] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        cursor: Cursor = None,
+    ) -> InvocationsView:
+        """The ledger's rows, oldest first; `next_cursor` asks for the next page."""
+        since_ns = None if since is None else round(since * SECOND)
+        rows, following = await asyncio.to_thread(
+            hosting.ledger.invocations, endpoint, since_ns, limit, int(cursor) if cursor else None
+        )
+        return InvocationsView(
+            invocations=[_invocation(row) for row in rows],
+            next_cursor=None if following is None else str(following),
+        )
+
+    @routes.get("/clock")
+    async def clock() -> ClockView:
+        """The server's time."""
+        return _clock(hosting)
+
+    @routes.post("/clock/advance")
+    async def advance(body: AdvanceBody) -> ClockView:
+        """Move the virtual clock. What expires on the way expires; nothing sleeps.
+
+        Environments that are starting finish first; requests in flight see the time pass.
+        """
+        if not isinstance(hosting.clock, VirtualClock):
+            raise ValidationException(
+                "The clock is the wall clock, which cannot be advanced; start the server with "
+                "EMULATOR_CLOCK=virtual."
+            )
+        await _settle(hosting)
+        hosting.clock.advance(round(body.seconds * SECOND))
+        hosting.beat()
+        return _clock(hosting)
+
+    @routes.post("/reset", status_code=200)
+    async def reset() -> ClockView:
+        """Back to a first start: an empty ledger and the two default endpoints. Time stays."""
+        await hosting.reset()
+        return _clock(hosting)
+
+    return routes
+
+
+async def _statement(hosting: Hosting) -> Statement:
+    hosting.beat()
+    config = hosting.config
+    usages, counts = await asyncio.to_thread(hosting.ledger.statement, config.bill_startup)
+    personas = {one.record.name: one.config.variants[0].persona.value for one in hosting.hosted}
+    table = catalogue.price_table(config.region)
+    return draw_up(usages, counts, personas, table, config.bill_startup)
+
+
+async def _settle(hosting: Hosting) -> None:
+    """Wait until nothing is starting: under a virtual clock a real start takes no time."""
+    deadline = asyncio.get_running_loop().time() + SETTLE_S
+    while hosting.settling and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.01)
+
+
+def _clock(hosting: Hosting) -> ClockView:
+    now = hosting.clock.now()
+    name: Literal["wall", "virtual"] = "virtual" if hosting.clock.name == "virtual" else "wall"
+    return ClockView(clock=name, now=iso(now), now_ns=now)
+
+
+def _endpoint(hosting: Hosting, hosted: Hosted) -> EndpointView:
+    record, live = hosted.record, list(hosted.live.values())
+    return EndpointView(
+        name=record.name,
+        arn=hosting.arn("endpoint", record.name),
+        persona=hosted.config.variants[0].persona.value,
+        status=record.status.value,
+        failure_reason=record.failure_reason,
+        created=iso(record.created),
+        modified=iso(record.modified),
+        in_flight=sum(variant.in_flight for variant in live),
+        variants=[_variant_view(hosting, variant) for variant in hosted.config.variants],
+        environments=[
+            _environment(hosting, variant, one) for variant in live for one in variant.lives
+        ],
+    )
+
+
+def _environment(hosting: Hosting, variant: LiveVariant, live: Live) -> EnvironmentView:
+    now, running = hosting.clock.now(), live.environment
+    stats = running.stats() if running else None
+    return EnvironmentView(
+        id=variant.environment_name(live.number),
+        variant=variant.variant.name,
+        state=live.state,
+        pid=running.pid if running else None,
+        provisioned=live.provisioned,
+        memory_bytes=stats.footprint_bytes if stats else 0,
+        private_bytes=stats.private_bytes if stats else 0,
+        invocations=live.served,
+        age_s=(now - live.started_at) / SECOND,
+        idle_s=(now - live.since) / SECOND if live.state == "idle" else 0.0,
+        provision_us=live.provision_ns // 1000,
+        runtime_us=live.setup.runtime_ns // 1000,
+        load_us=live.setup.load_ns // 1000,
+    )
+
+
+def _variant_view(hosting: Hosting, variant: Variant) -> VariantView:
+    view = VariantView(
+        name=variant.name,
+        model=variant.model,
+        source=hosting.model_source(variant.model),
+        weight=variant.weight,
+    )
+    if variant.serverless:
+        view.memory_mb = variant.serverless.memory_mb
+        view.max_concurrency = variant.serverless.max_concurrency
+        view.provisioned_concurrency = variant.serverless.provisioned_concurrency
+    if variant.instances:
+        view.instance_type = variant.instances.instance_type
+        view.instance_count = variant.instances.count
+        view.routing = variant.instances.routing.value
+    return view
+
+
+def _variant(endpoint: str, body: VariantBody) -> Variant:
+    serverless = instances = None
+    if one := body.serverless:
+        serverless = ServerlessConfig(
+            one.memory_mb, one.max_concurrency, one.provisioned_concurrency
+        )
+    if two := body.realtime:
+        instances = InstanceConfig(
+            two.instance_type, two.instance_count, two.routing, two.volume_gb
+        )
+    return Variant(body.name, f"{endpoint}-{body.name}"[:63], serverless, instances, body.weight)
+
+
+def _invocation(row: InvocationRow) -> InvocationView:
+    return InvocationView(
+        **{name: getattr(row, name) for name in _SAME},
+        at=iso(row.at_ns),
+        model_latency_us=row.model_ns // 1000,
+        overhead_latency_us=row.overhead_ns // 1000,
+        **{f"{name}_us": getattr(row, f"{name}_ns") // 1000 for name in _IN_MICROSECONDS},
+    )
+
+
+_SAME = tuple(name for name in InvocationView.model_fields if name in InvocationRow._fields)
+_IN_MICROSECONDS = ("queue", "provision", "runtime", "load", "cpu")
+
+
+async def answer_error(request: Request, error: Exception) -> Response:
+    """Errors of the control plane and of set-up, as our own REST words them: `{"detail": ...}`."""
+    missing = "Could not find" in str(error)
+    status = 404 if missing else 400
+    return JSONResponse({"detail": str(error)}, status_code=status)
+
+
+async def answer_invalid(request: Request, error: Exception) -> Response:
+    """What pydantic refused, as one sentence that names the member and its value."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    given = repr(first.get("input"))
+    given = given if len(given) <= 80 else given[:77] + "..."
+    return JSONResponse({"detail": f"{place} is {given}: {first['msg']}."}, status_code=422)

@@ -1,0 +1,56 @@
+"""The state directory: made, checked and locked, so that one process decides.
+
+A limit is only a limit if one policy counts, so a second server, or a second worker of one, on
+the same directory stops with a sentence.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+from emulator.errors import SetupError
+
+_WAY_OUT = "set EMULATOR_STATE_DIR to a directory that this user can write to"
+
+
+class StateDirectory:
+    """Exclusive use of a directory, until `close` or the end of the process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = _take(path)
+
+    @property
+    def ledger(self) -> Path:
+        return self.path / "ledger.sqlite"
+
+    def close(self) -> None:
+        self._lock.close()
+
+
+def _take(path: Path) -> IO[str]:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / "lock").open("a+")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SetupError(
+            f"The state directory {path} cannot be used ({reason}): {_WAY_OUT}."
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        lock.close()
+        raise SetupError(
+            f"The state directory {path} is in use by another server (process {holder}): stop it, "
+            "run uvicorn with one worker, or set EMULATOR_STATE_DIR to another directory."
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock

@@ -1,0 +1,244 @@
+"""InvokeEndpoint as it is on the wire: raw ASGI in front of everything else.
+
+Bodies are opaque bytes here; only the environment parses them. The rest of the HTTP face is
+`rest.py`. Shapes, headers and errors: botocore's sagemaker-runtime model; facts 5.1, 5.2.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from emulator.billing import PriceTable, UsageKind, cost
+from emulator.errors import (
+    InternalFailure,
+    InvocationError,
+    ModelError,
+    PayloadTooLarge,
+    ThrottlingException,
+    ValidationError,
+)
+from emulator.hosting import Hosting
+from emulator.live import LiveVariant, Served
+from emulator.sandbox.protocol import Invocation
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+PREFIX, SUFFIX = "/endpoints/", "/invocations"
+MAX_ATTRIBUTES = 1024
+MAX_INFERENCE_ID = 64
+_DRAINED = 64 << 20  # how much of a refused body is read, so that its sender sees the answer
+
+_UNSUPPORTED = {
+    b"x-amzn-sagemaker-target-model": "names a model of a multi-model endpoint",
+    b"x-amzn-sagemaker-target-container-hostname": "names a container of a pipeline",
+    b"x-amzn-sagemaker-inference-component": "names an inference component",
+    b"x-amzn-sagemaker-session-id": "asks for a stateful session",
+}
+
+
+class ClientGone(Exception):
+    """The client left before its request was complete."""
+
+
+@dataclass(slots=True)
+class Wire:
+    """The invocation route of one server."""
+
+    hosting: Hosting
+    prices: PriceTable
+
+    @staticmethod
+    def takes(scope: Scope) -> bool:
+        path: str = scope["path"]
+        return path.startswith(PREFIX) and path.endswith(SUFFIX) and len(path) > len(PREFIX) + 11
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        arrived = time.monotonic_ns()
+        request_id = str(uuid.uuid4())
+        headers = dict(scope["headers"])
+        if scope["method"] != "POST":
+            await _send(send, 405, [(b"allow", b"POST")], _message("Only POST is answered here."))
+            return
+        name = scope["path"][len(PREFIX) : -len(SUFFIX)]
+        try:
+            served = await self._invoke(name, headers, receive, request_id, arrived)
+        except ClientGone:
+            return
+        except InvocationError as error:
+            await _send(send, error.status, *_error(error, request_id))
+            return
+        await self._answer(send, served)
+
+    async def _invoke(
+        self,
+        name: str,
+        headers: dict[bytes, bytes],
+        receive: Receive,
+        request_id: str,
+        arrived: int,
+    ) -> Served:
+        target = _text(headers, b"x-amzn-sagemaker-target-variant")
+        variant = self.hosting.variant(name, target)
+        limit = variant.terms.payload_bytes
+        try:
+            body, size = await _read(receive, limit, int(headers.get(b"content-length") or 0))
+            if size > limit:
+                error = _oversize(variant, request_id, limit)
+                return await variant.refuse(request_id, error, size, arrived)
+            variant = self._still_there(variant, name, target)
+            invocation, inference_id = _invocation(body, headers)
+            return await variant.invoke(request_id, invocation, arrived, inference_id)
+        except sqlite3.Error as error:
+            raise InternalFailure(
+                f"The invocation could not be recorded in the ledger and is not billed: {error}."
+            ) from error
+
+    def _still_there(self, variant: LiveVariant, name: str, target: str) -> LiveVariant:
+        """While the body came in, the endpoint may have been deleted or replaced."""
+        return self.hosting.variant(name, target) if variant.closed else variant
+
+    async def _answer(self, send: Send, served: Served) -> None:
+        row = served.row
+        extra = [
+            (b"x-emulator-cold-start", b"true" if row.cold_start else b"false"),
+            (b"x-emulator-billed-ms", b"%d" % self._billed_ms(served)),
+            (b"x-emulator-cost-usd", self._cost(served).encode()),
+            (b"x-emulator-model-latency-us", b"%d" % (row.model_ns // 1000)),
+            (b"x-emulator-overhead-latency-us", b"%d" % (row.overhead_ns // 1000)),
+            (b"x-emulator-setup-time-us", b"%d" % (served.setup_ns // 1000)),
+        ]
+        if served.error is not None:
+            headers, body = _error(served.error, row.request_id)
+            await _send(send, served.error.status, headers + extra, body)
+            return
+        assert served.reply is not None
+        reply = served.reply
+        headers = [
+            (b"x-amzn-requestid", row.request_id.encode()),
+            (b"x-amzn-invoked-production-variant", row.variant.encode()),
+            (b"content-type", reply.content_type.encode("latin-1", "replace")),
+        ]
+        if reply.custom_attributes:
+            attributes = reply.custom_attributes[:MAX_ATTRIBUTES].encode("latin-1", "replace")
+            headers.append((b"x-amzn-sagemaker-custom-attributes", attributes))
+        await _send(send, 200, headers + extra, reply.body)
+
+    def _billed_ms(self, served: Served) -> int:
+        row = served.row
+        if not row.bytes_billed:
+            return 0
+        return row.billed_startup_ms if self.hosting.config.bill_startup else row.billed_ms
+
+    def _cost(self, served: Served) -> str:
+        """What this call alone adds to the bill: data in and out, and a serverless duration.
+
+        The hours of an instance are not a call's and are not in it.
+        """
+        row = served.row
+        if not row.bytes_billed:
+            return "0"
+        parts = [
+            (UsageKind.DATA_IN, row.persona, row.request_bytes),
+            (UsageKind.DATA_OUT, row.persona, row.response_bytes),
+        ]
+        if row.memory_mb:
+            kind = UsageKind.SERVERLESS_DURATION
+            if row.provisioned:
+                kind = UsageKind.PROVISIONED_DURATION
+            parts.append((kind, str(row.memory_mb), self._billed_ms(served)))
+        costs = [cost(kind, sku, quantity, self.prices) for kind, sku, quantity in parts]
+        known = [one for one in costs if one is not None]
+        return f"{sum(known):f}" if len(known) == len(costs) else "no price"
+
+
+async def _read(receive: Receive, limit: int, announced: int) -> tuple[bytes, int]:
+    """The request's body and its size. Past `limit` the body is dropped while it is counted."""
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit or announced > limit:
+            chunks.clear()
+        else:
+            chunks.append(chunk)
+        if not message.get("more_body"):
+            return (chunks[0] if len(chunks) == 1 else b"".join(chunks)), size
+        if size > limit + _DRAINED:
+            return b"", size
+
+
+def _oversize(variant: LiveVariant, request_id: str, limit: int) -> InvocationError:
+    """The two personas' different words for a body over the limit (facts 1.4, 2.1)."""
+    if variant.variant.serverless:
+        return ValidationError(f"Request {request_id} has oversize body.")
+    return PayloadTooLarge(f"HTTP content length exceeded {limit} bytes.")
+
+
+def _invocation(body: bytes, headers: dict[bytes, bytes]) -> tuple[Invocation, str]:
+    for header, meaning in _UNSUPPORTED.items():
+        if header in headers:
+            raise ValidationError(
+                f"The header {header.decode()} {meaning}, which this endpoint is not; leave it out."
+            )
+    attributes = _text(headers, b"x-amzn-sagemaker-custom-attributes")
+    if len(attributes) > MAX_ATTRIBUTES or not attributes.isascii():
+        raise ValidationError(
+            f"CustomAttributes has {len(attributes)} characters; it is at most {MAX_ATTRIBUTES}, "
+            "all of them ASCII."
+        )
+    inference_id = _text(headers, b"x-amzn-sagemaker-inference-id")
+    if len(inference_id) > MAX_INFERENCE_ID:
+        raise ValidationError(
+            f"InferenceId has {len(inference_id)} characters; it is at most {MAX_INFERENCE_ID}."
+        )
+    content_type = _text(headers, b"content-type")
+    accept = _text(headers, b"accept")
+    return Invocation(body, content_type, accept, attributes), inference_id
+
+
+def _text(headers: dict[bytes, bytes], name: bytes) -> str:
+    return headers.get(name, b"").decode("latin-1")
+
+
+def _error(error: InvocationError, request_id: str) -> tuple[Headers, bytes]:
+    """The error's headers and body, as AWS writes them: `Message` where the error is modelled."""
+    headers = [(b"x-amzn-requestid", request_id.encode())]
+    if isinstance(error, PayloadTooLarge):
+        return [*headers, (b"content-type", b"text/plain")], str(error).encode()
+    headers.append((b"x-amzn-errortype", error.code.encode()))
+    headers.append((b"content-type", b"application/json"))
+    if isinstance(error, ThrottlingException):
+        return headers, b'{"message":null}'
+    if isinstance(error, ModelError):
+        body = {
+            "Message": str(error),
+            "OriginalStatusCode": error.original_status,
+            "OriginalMessage": error.original_message,
+            "LogStreamArn": error.log_stream_arn,
+        }
+        return headers, orjson.dumps(body)
+    return headers, _message(str(error))
+
+
+def _message(text: str) -> bytes:
+    return orjson.dumps({"Message": text})
+
+
+async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    headers = [*headers, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,143 @@
+"""The real-time persona's decisions, one law at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from emulator.core import SECOND, Assign, Cause, Hold, Reject, Resource, Start, Stop
+from emulator.realtime import Draw, RealTimePolicy, RealTimeRules, Routing, choose_variant
+
+LEAST = Routing.LEAST_OUTSTANDING_REQUESTS
+
+
+def in_service(
+    instances: int = 1, workers: int = 1, routing: Routing = Routing.RANDOM
+) -> RealTimePolicy:
+    one = RealTimePolicy(RealTimeRules(instances, workers, routing))
+    one.launch(0, warm=True)
+    for environment in range(1, instances * workers + 1):
+        one.ready(0, environment)
+    return one
+
+
+def test_instances_are_held_once_every_worker_is_up() -> None:
+    one = RealTimePolicy(RealTimeRules(instances=2, workers=2))
+    assert one.launch(0, warm=True) == [Start(1), Start(2), Start(3), Start(4)]
+    assert [one.ready(0, number) for number in (1, 2, 3)] == [[], [], []]
+    assert one.ready(0, 4) == [Hold(Resource.INSTANCES, 2)]
+
+
+def test_requests_queue_in_order_and_are_never_throttled() -> None:
+    one = in_service()
+    assert one.arrive(1, 1) == [Assign(1, 1)]
+    for request in range(2, 500):
+        assert one.arrive(1, request) == []
+    assert one.done(2, 1) == [Assign(2, 1)]
+    assert one.done(3, 1) == [Assign(3, 1)]
+
+
+def test_least_outstanding_routing_balances() -> None:
+    one = in_service(3, routing=LEAST)
+    taken = [action for request in range(3) for action in one.arrive(0, request)]
+    assert {action.environment for action in taken if isinstance(action, Assign)} == {1, 2, 3}
+
+
+def test_random_routing_uses_every_instance_evenly() -> None:
+    one = in_service(3)
+    counts: Counter[int] = Counter()
+    for request in range(3000):
+        (action,) = one.arrive(request, request)
+        assert isinstance(action, Assign)
+        counts[action.environment] += 1
+        one.done(request, action.environment)
+    assert all(850 < counts[number] < 1150 for number in (1, 2, 3))
+
+
+def test_a_crashed_instance_is_replaced_while_the_others_serve() -> None:
+    one = in_service(2, routing=LEAST)
+    one.arrive(0, 1)
+    one.arrive(0, 2)
+    one.arrive(0, 3)  # queues behind request 1
+    actions = one.broken(1, 1, Cause.DIED)
+    assert actions[:2] == [Reject(1, Cause.DIED), Start(3)]
+    assert one.done(2, 2) == [Assign(3, 2)]  # moved to the instance that is alive
+    assert one.arrive(3, 4) == []  # the other one is being replaced
+    assert one.ready(4, 3) == []
+    assert one.arrive(5, 5) == [Assign(5, 3)]
+
+
+def test_the_only_instance_crashing_keeps_the_queue_for_its_replacement() -> None:
+    one = in_service()
+    one.arrive(0, 1)
+    one.arrive(0, 2)
+    assert one.broken(1, 1, Cause.OUT_OF_MEMORY) == [Reject(1, Cause.OUT_OF_MEMORY), Start(2)]
+    assert one.ready(2, 2) == [Assign(2, 2)]
+
+
+def test_a_replacement_that_fails_tells_the_queue_and_the_next_request_tries_again() -> None:
+    one = in_service()
+    one.broken(1, 1, Cause.DIED)
+    assert one.arrive(2, 1) == []
+    assert one.broken(3, 2, Cause.LOAD_FAILED) == [Reject(1, Cause.LOAD_FAILED)]
+    assert one.next_deadline() == 3 + 5 * SECOND
+    assert one.arrive(4, 2) == [Start(3)]
+    assert one.ready(5, 3) == [Assign(2, 3)]
+
+
+def test_a_failed_replacement_is_tried_again_by_itself() -> None:
+    one = in_service()
+    one.broken(1, 1, Cause.DIED)
+    one.broken(2, 2, Cause.LOAD_FAILED)
+    assert one.tick(2 + 5 * SECOND - 1) == []
+    assert one.tick(2 + 5 * SECOND) == [Start(3)]
+
+
+def test_sixty_seconds_count_from_arrival_queue_included() -> None:
+    one = in_service()
+    one.arrive(0, 1)
+    one.arrive(SECOND, 2)
+    assert one.tick(60 * SECOND) == [
+        Stop(1, Cause.TIMED_OUT),
+        Reject(1, Cause.TIMED_OUT),
+        Start(2),
+    ]
+    assert one.tick(61 * SECOND) == [Reject(2, Cause.TIMED_OUT)]
+
+
+def test_an_instance_that_does_not_start_in_time_is_stopped_and_tried_again() -> None:
+    one = RealTimePolicy(RealTimeRules(1))
+    one.launch(0, warm=True)
+    assert one.tick(240 * SECOND) == [Stop(1, Cause.START_TIMED_OUT)]
+    assert one.tick(245 * SECOND) == [Start(2)]
+
+
+def test_instance_time_goes_on_through_a_crash() -> None:
+    one = in_service()
+    assert not any(isinstance(a, Hold) for a in one.broken(1, 1, Cause.DIED))
+    assert not any(isinstance(a, Hold) for a in one.ready(2, 2))
+    assert one.close(3)[-1] == Hold(Resource.INSTANCES, 0)
+
+
+def test_close_rejects_what_waits_and_what_is_served() -> None:
+    one = in_service()
+    one.arrive(0, 1)
+    one.arrive(0, 2)
+    assert one.close(1) == [
+        Stop(1, Cause.CLOSED),
+        Reject(1, Cause.CLOSED),
+        Reject(2, Cause.CLOSED),
+        Hold(Resource.INSTANCES, 0),
+    ]
+    assert one.done(2, 1) == []
+
+
+def test_weights_share_the_traffic() -> None:
+    draw, counts = Draw(1), Counter[int]()
+    for _ in range(10_000):
+        counts[choose_variant([3.0, 1.0, 0.0], draw)] += 1
+    assert counts[2] == 0
+    assert 7_200 < counts[0] < 7_800
+
+
+def test_all_weights_zero_goes_to_the_first() -> None:
+    assert choose_variant([0.0, 0.0], Draw(1)) == 0
