@@ -4,6 +4,7 @@ it imports them inside its functions, so that importing this package stays cheap
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import tempfile
@@ -35,6 +36,10 @@ def import_runtime() -> None:
 
         # Both are loaded on first use, which would otherwise be after the fork, every time.
         _ = (keras.models.load_model, tf.saved_model.load)
+    # A collection writes to every object it visits, and so unshares the page of each from the
+    # process forked from: without this an environment has 99 MB of its own instead of 45.
+    gc.collect()
+    gc.freeze()
 
 
 @contextmanager
@@ -62,7 +67,7 @@ def quiet_import() -> Iterator[None]:
 def servables(model_dir: Path, variables: Mapping[str, str]) -> dict[str, Servable]:
     """The models of an unpacked archive by name, in the order found.
 
-    A `.keras` file at the top level is served alone, as the model "model": it loads fastest.
+    A `.keras` file at the top level is served alone, as the model "model".
     Else every SavedModel `<name>/<version>/saved_model.pb`, the highest version of each name.
     Raises ModelLoadError.
     """
@@ -130,8 +135,11 @@ def from_keras(file: Path) -> dict[str, Signature]:
     if not getattr(model, "inputs", None):
         raise ModelLoadError(f"{file.name} was saved before it was built: its inputs are unknown.")
 
+    # Only a functional model has a structure of inputs; a sequential one takes its only tensor.
+    structure = getattr(model, "_inputs_struct", model.inputs[0])
+
     def answer(*arguments: Any) -> Any:
-        return named(model(keras.tree.pack_sequence_as(model.input, arguments), training=False))
+        return named(model(keras.tree.pack_sequence_as(structure, arguments), training=False))
 
     specs = [tf.TensorSpec(t.shape, t.dtype, name=t.name) for t in model.inputs]
     function = tf.function(answer, autograph=False).get_concrete_function(*specs)
