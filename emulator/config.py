@@ -85,7 +85,7 @@ def _account(raw: str) -> str:
 
 
 def _keep_warm(raw: str) -> tuple[float, float]:
-    parts = [part for part in raw.strip().split("-") if part]
+    parts = raw.strip().split("-")
     expected = "seconds (600) or a range of seconds to draw from (300-900)"
     try:
         numbers = [float(part) for part in parts]

@@ -1,0 +1,136 @@
+"""The architecture, held by a test: imports go down, the core knows no clock and no I/O."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# One row per layer, lowest first; files of one layer do not import each other.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("emulator", "emulator.core", "emulator.errors"),
+    ("emulator.pool", "emulator.billing"),
+    ("emulator.realtime", "emulator.serverless"),
+    (
+        "emulator.artifacts",
+        "emulator.catalogue",
+        "emulator.clock",
+        "emulator.config",
+        "emulator.delays",
+        "emulator.endpoints",
+        "emulator.faults",
+        "emulator.ledger",
+        "emulator.sandbox",
+        "emulator.state",
+    ),
+    ("emulator.journal", "emulator.live", "emulator.metrics", "emulator.statement"),
+    ("emulator.hosting",),
+    ("emulator.dashboard", "emulator.documentation", "emulator.wire"),
+    ("emulator.rest",),
+    ("emulator.app",),
+    ("emulator.cli",),
+)
+PURE = {name for layer in LAYERS[:3] for name in layer}
+FORBIDDEN_BELOW = {
+    "time", "datetime", "asyncio", "random", "os", "threading", "sqlite3", "fastapi", "tensorflow",
+    "socket", "subprocess", "pathlib",
+}  # fmt: skip
+
+
+def level(module: str) -> int:
+    """The layer of a module; everything in `emulator.sandbox` is one part."""
+    part = "emulator.sandbox" if module.startswith("emulator.sandbox") else module
+    for number, layer in enumerate(LAYERS):
+        if part in layer:
+            return number
+    raise AssertionError(f"{module} is in no layer: add it to LAYERS in {Path(__file__).name}")
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = []
+    for path in sorted((ROOT / "emulator").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found.append((".".join(parts).removesuffix(".__init__"), path))
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """Modules imported at run time, wherever the statement stands; not those for types only."""
+    tree = ast.parse(path.read_text())
+    guarded = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in guarded:
+            continue
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = ROOT / node.module.replace(".", "/") / f"{alias.name}.py"
+                names.add(f"{node.module}.{alias.name}" if inner.exists() else node.module)
+    return names
+
+
+def ours(path: Path) -> set[str]:
+    return {name for name in imports(path) if name.split(".")[0] == "emulator"}
+
+
+@pytest.mark.parametrize(("name", "path"), modules(), ids=lambda value: str(value))
+def test_imports_go_down_only(name: str, path: Path) -> None:
+    for imported in ours(path):
+        inside_sandbox = name.startswith("emulator.sandbox") and imported.startswith(
+            "emulator.sandbox"
+        )
+        if imported == "emulator" or inside_sandbox:
+            continue
+        assert level(imported) < level(name), f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_decisions_and_bills_know_no_clock_and_no_io(name: str) -> None:
+    path = dict(modules())[name]
+    assert not {one.split(".")[0] for one in imports(path)} & FORBIDDEN_BELOW
+
+
+def test_only_the_ledger_holds_sql() -> None:
+    holders = {name for name, path in modules() if "CREATE TABLE" in path.read_text()}
+    assert holders == {"emulator.ledger"}
+
+
+def test_only_the_http_face_knows_fastapi() -> None:
+    users = {
+        name
+        for name, path in modules()
+        if any(one.split(".")[0].startswith("fastapi") for one in imports(path))
+    }
+    assert users == {"emulator.app", "emulator.documentation", "emulator.rest"}
+
+
+def test_the_worker_imports_nothing_of_the_server() -> None:
+    path = dict(modules())["emulator.sandbox.worker"]
+    assert all(name.startswith("emulator.sandbox") for name in ours(path))
+
+
+def test_the_model_imports_nothing_of_the_server() -> None:
+    for path in (ROOT / "model").rglob("*.py"):
+        assert not ours(path), path
+
+
+def test_importing_the_server_does_not_import_tensorflow() -> None:
+    code = "import sys, emulator.app; print(sorted({n.split('.')[0] for n in sys.modules}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "fastapi" in done.stdout
+    assert not {"tensorflow", "keras", "model"} & set(ast.literal_eval(done.stdout))
