@@ -139,7 +139,7 @@ class WorkerEnvironment:
         return future
 
     def stats(self) -> Stats:
-        """As measured last: at the load, and whenever a request has made it grow by a megabyte."""
+        """As measured last: after the load, and when a request has made it grow by megabytes."""
         if self._gauge is None or self._process is None or self.ended.done():
             return Stats(0, 0)
         shared = self._process.shared

@@ -45,6 +45,7 @@ def _prepare() -> None:
     from model import inference
 
     inference.import_runtime()
+    _reseed()  # which imports what TensorFlow leaves for later, and every child needs
     # Forking with a thread of the linear algebra library around is what we are here for: it
     # re-creates its threads after a fork.
     warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork")
@@ -164,9 +165,9 @@ def _close_all_but(connection: int) -> None:
 
 def _reseed() -> None:
     """Siblings must not draw the same numbers. `random` sees to itself after a fork."""
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed()
+    import numpy.random
+
+    numpy.random.seed()
 
 
 def _zombies() -> Iterator[int]:
