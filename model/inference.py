@@ -21,7 +21,7 @@ from model.encoding import chosen, encode
 from model.loading import import_runtime, servables
 from model.messages import JSON, ModelLoadError, Refused, Request, Response, error
 from model.rest import Loopback, Route
-from model.signatures import DEFAULT_SIGNATURE, Array, Servable, Signature
+from model.signatures import DEFAULT_SIGNATURE, Array, Servable
 
 __all__ = [
     "Container",
@@ -83,8 +83,9 @@ class Container:
     def predict(self, route: Route, body: bytes) -> Response:
         """TensorFlow Serving's predict API: what the user's code posts to. Never raises."""
         try:
-            signature, query = self._asked(route, from_json(body))
-            return Response(200, JSON, encode(JSON, self._run(signature, query), query.layout))
+            model = self._asked(route)
+            query = from_json(body)
+            return Response(200, JSON, encode(JSON, run(model, query), query.layout))
         except Refused as refusal:
             return error(refusal.status, str(refusal))
         except Exception as fault:  # noqa: BLE001
@@ -106,11 +107,11 @@ class Container:
 
     def _answer(self, request: Request, route: Route) -> Response:
         accept = chosen(request.accept)
-        signature, query = self._asked(route, decode(request.content_type, request.body))
-        outputs = self._run(signature, query)
-        return Response(200, accept, encode(accept, outputs, query.layout))
+        model = self._asked(route)
+        query = decode(request.content_type, request.body)
+        return Response(200, accept, encode(accept, run(model, query), query.layout))
 
-    def _asked(self, route: Route, query: Query) -> tuple[Signature, Query]:
+    def _asked(self, route: Route) -> Servable:
         model = self._models.get(route.model)
         if model is None or route.version not in (None, model.version):
             raise Refused(404, f"Servable not found for request: {route.servable}")
@@ -120,21 +121,7 @@ class Container:
                 f"Expected {route.method} signature method_name to be "
                 f"tensorflow/serving/{route.method}. Was: tensorflow/serving/predict",
             )
-        signature = model.signatures.get(query.signature)
-        if signature is None:
-            raise Refused(
-                400,
-                f"Serving signature name: {query.signature!r} not found in signature def; "
-                f"the model has {', '.join(model.signatures)}.",
-            )
-        return signature, query
-
-    def _run(self, signature: Signature, query: Query) -> Mapping[str, Array]:
-        arrays = bound(query, signature)
-        outputs = signature.call(arrays)
-        if query.layout is Layout.ROWS:
-            refuse_other_batch(arrays, outputs)
-        return outputs
+        return model
 
     def _route(self, attributes: str) -> Route:
         if not attributes:
@@ -148,6 +135,22 @@ class Container:
             None if version is None else int(version),
             given.get("tfs-method", "predict"),
         )
+
+
+def run(model: Servable, query: Query) -> Mapping[str, Array]:
+    """The outputs for a query, in one call for the whole batch. Raises Refused."""
+    signature = model.signatures.get(query.signature)
+    if signature is None:
+        raise Refused(
+            400,
+            f"Serving signature name: {query.signature!r} not found in signature def; "
+            f"the model has {', '.join(model.signatures)}.",
+        )
+    arrays = bound(query, signature)
+    outputs = signature.call(arrays)
+    if query.layout is Layout.ROWS:
+        refuse_other_batch(arrays, outputs)
+    return outputs
 
 
 def refuse_other_batch(arrays: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -159,9 +160,9 @@ def keras_fault(file: Path, fault: Exception) -> str:
             f"{file.name} holds Python code (a Lambda layer), which Keras's safe mode does not "
             "run; use a layer class instead, or serve the model as a SavedModel."
         )
-    if "Could not locate class" in text:
+    if unknown := re.search(r"Could not locate class '([^']*)'", text):
         return (
-            f"{file.name} needs a class that Keras does not know ({text[:200]}); "
+            f"{file.name} needs the class {unknown[1]}, which Keras does not have; "
             "serve the model as a SavedModel, which carries its functions."
         )
     return f"{file.name} cannot be loaded by Keras: {text[:300]}"
