@@ -35,6 +35,7 @@ class ForkSandbox:
     def __init__(self) -> None:
         self._crew = Crew()
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._current: Zygote | None = None
         self._opening: asyncio.Task[Zygote] | None = None
         self._closed = False
 
@@ -58,12 +59,10 @@ class ForkSandbox:
         """End every environment, then the zygote."""
         self._closed = True
         await self._crew.disband()
-        opening, self._opening = self._opening, None
-        if opening is not None:
-            opening.cancel()
-            await asyncio.wait((opening,))
-            if not opening.cancelled() and opening.exception() is None:
-                await opening.result().close()
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._current is not None:
+            await self._current.close()
         if self._scratch is not None:
             self._scratch.cleanup()
 
@@ -81,13 +80,14 @@ class ForkSandbox:
     def _renew(self) -> asyncio.Task[Zygote]:
         if self._scratch is None:
             self._scratch = scratch()
-        zygote = Zygote(Path(self._scratch.name), self._replace)
-        self._opening = asyncio.create_task(zygote.up())
+        self._current = Zygote(Path(self._scratch.name), self._replace)
+        self._opening = asyncio.create_task(self._current.up())
         self._opening.add_done_callback(_seen)
         return self._opening
 
     def _replace(self) -> None:
-        if not self._closed:
+        """At once, unless a start has been quicker."""
+        if not self._closed and self._opening is not None and _useless(self._opening):
             self._renew()
 
 
@@ -134,19 +134,15 @@ class Zygote:
             os.close(log)
         self._control.setblocking(False)
         self._loop.add_reader(self._control.fileno(), self._readable)
-        self._child.gone.add_done_callback(lambda _: self._mourn())
+        self._child.gone.add_done_callback(self._bury)
 
     async def up(self) -> Zygote:
         """Wait for the import. Raises EnvironmentFailed (LOAD_FAILED) with the zygote's words."""
-        try:
-            await asyncio.wait(
-                (self._ready, self._child.gone),
-                timeout=IMPORT_PATIENCE_S,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        except asyncio.CancelledError:
-            await self.close()
-            raise
+        await asyncio.wait(
+            (self._ready, self._child.gone),
+            timeout=IMPORT_PATIENCE_S,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
         if self._ready.done():
             return self
         await self.close()
@@ -176,7 +172,6 @@ class Zygote:
         await asyncio.wait((self._child.gone,), timeout=EXIT_PATIENCE_S if self._up() else 0)
         self._child.kill()
         await asyncio.wait((self._child.gone,), timeout=EXIT_PATIENCE_S)
-        self._log.close()
 
     def kill(self, number: int) -> None:
         """Have a child killed, where there is no pidfd to do it with."""
@@ -189,6 +184,7 @@ class Zygote:
     def _readable(self) -> None:
         if not self._listen():
             self._mourn()
+            self._loop.call_later(EXIT_PATIENCE_S, self._child.kill)
 
     def _listen(self) -> bool:
         """Hear what has been said; False at the end."""
@@ -244,6 +240,10 @@ class Zygote:
             process.orphan()
         if self._up():
             self._loop.call_soon(self._on_lost)
+
+    def _bury(self, _: asyncio.Future[str]) -> None:
+        self._mourn()
+        self._log.close()
 
     def _complaint(self) -> str:
         if self._message:
