@@ -1,0 +1,561 @@
+"""The record of everything that was used: one SQLite file. The only file with SQL; knows no prices.
+
+One writer connection appends; queries read a committed snapshot through connections of their own,
+from any thread, while writing goes on (WAL). What `append` returned from survives the end of the
+process; with `synchronous=NORMAL` the last moments before a loss of power may be missing, whole
+transactions at a time. The writer never checkpoints, since that waits for the disk: call
+`checkpoint` from a thread now and then.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from emulator.billing import Usage, UsageKind
+from emulator.core import MIB, NEVER, Persona
+from emulator.errors import SetupError, ThrottlingException
+
+APPLICATION_ID = 0x4C554B45  # "LUKE", in bytes 68-71 of the file
+WAL_LIMIT = 64 * MIB  # above it a checkpoint makes the writer wait for a moment
+CHECKED_SIZE = 64 * MIB  # a larger file is not read through when it is opened
+_EVER = -NEVER
+
+
+class InvocationRow(NamedTuple):
+    """One invocation, as it was answered. Times are nanoseconds, sizes bytes.
+
+    The caller decides what is billed. A throttled call: `billed_ms` 0 and `bytes_billed` false. One
+    that no environment ran: 0 ms. A ModelError of the container's own: as any answer, for Lambda
+    bills failed invocations.
+    """
+
+    request_id: str
+    at_ns: int  # arrival
+    endpoint: str
+    variant: str
+    persona: str
+    region: str
+    environment: str  # "" if none was assigned
+    status: int  # as the caller got it
+    error_code: str  # "" if none
+    cold_start: bool
+    provisioned: bool
+    memory_mb: int  # 0 for real-time
+    instance_type: str  # "" for serverless
+    request_bytes: int
+    response_bytes: int
+    bytes_billed: bool
+    queue_ns: int
+    provision_ns: int
+    runtime_ns: int
+    load_ns: int
+    model_ns: int  # ModelLatency, the stretch for a share of a CPU included
+    overhead_ns: int  # OverheadLatency, a serverless start included
+    cpu_ns: int
+    peak_bytes: int
+    billed_ms: int
+    billed_startup_ms: int  # the same if starting is billed too
+    inference_id: str
+
+
+class UsageRecord(NamedTuple):
+    """What one variant used."""
+
+    endpoint: str
+    variant: str
+    persona: str
+    region: str
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Requests of one endpoint. `invocations` counts every request, as CloudWatch's Invocations
+    does; `throttles` and `errors` (all other answers from 400 up) are parts of it."""
+
+    invocations: int = 0
+    cold_starts: int = 0
+    throttles: int = 0
+    errors: int = 0
+
+
+# Each row takes an older ledger one version up; PRAGMA user_version counts the rows applied.
+_MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "invocations, meters, documents, meta",
+        (
+            """
+            CREATE TABLE invocations (
+                seq INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again, not after a reset
+                request_id TEXT NOT NULL, at_ns INTEGER NOT NULL,
+                endpoint TEXT NOT NULL, variant TEXT NOT NULL, persona TEXT NOT NULL,
+                region TEXT NOT NULL, environment TEXT NOT NULL,
+                status INTEGER NOT NULL, error_code TEXT NOT NULL,
+                cold_start INTEGER NOT NULL, provisioned INTEGER NOT NULL,
+                memory_mb INTEGER NOT NULL, instance_type TEXT NOT NULL,
+                request_bytes INTEGER NOT NULL CHECK (request_bytes >= 0),
+                response_bytes INTEGER NOT NULL CHECK (response_bytes >= 0),
+                bytes_billed INTEGER NOT NULL,
+                queue_ns INTEGER NOT NULL, provision_ns INTEGER NOT NULL,
+                runtime_ns INTEGER NOT NULL, load_ns INTEGER NOT NULL,
+                model_ns INTEGER NOT NULL, overhead_ns INTEGER NOT NULL,
+                cpu_ns INTEGER NOT NULL, peak_bytes INTEGER NOT NULL,
+                billed_ms INTEGER NOT NULL CHECK (billed_ms >= 0),
+                billed_startup_ms INTEGER NOT NULL CHECK (billed_startup_ms >= 0),
+                inference_id TEXT NOT NULL
+            )
+            """,
+            "CREATE INDEX invocations_by_endpoint ON invocations (endpoint)",
+            "CREATE INDEX invocations_by_time ON invocations (at_ns)",
+            """
+            CREATE TABLE meters (
+                id INTEGER PRIMARY KEY,
+                region TEXT NOT NULL, endpoint TEXT NOT NULL, variant TEXT NOT NULL,
+                kind TEXT NOT NULL, sku TEXT NOT NULL, units INTEGER NOT NULL CHECK (units > 0),
+                started_ns INTEGER NOT NULL,
+                until_ns INTEGER NOT NULL CHECK (until_ns >= started_ns),
+                open INTEGER NOT NULL
+            )
+            """,
+            "CREATE UNIQUE INDEX open_meters ON meters (region, endpoint, variant, kind, sku)"
+            " WHERE open = 1",
+            """
+            CREATE TABLE documents (
+                seq INTEGER PRIMARY KEY,
+                kind TEXT NOT NULL, name TEXT NOT NULL, body BLOB NOT NULL,
+                UNIQUE (kind, name)
+            )
+            """,
+            "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+        ),
+    ),
+)
+VERSION = len(_MIGRATIONS)
+
+_APPEND = (
+    f"INSERT INTO invocations ({', '.join(InvocationRow._fields)})"
+    f" VALUES ({', '.join('?' * len(InvocationRow._fields))})"
+)
+_PAGE = f"""
+    SELECT seq, {", ".join(InvocationRow._fields)} FROM invocations
+    WHERE seq > :after AND (:endpoint IS NULL OR endpoint = :endpoint)
+      AND (:since IS NULL OR at_ns >= :since)
+    ORDER BY seq LIMIT :limit
+"""
+_SUMS = """
+    SELECT endpoint, variant, persona, region, provisioned, memory_mb,
+           SUM(billed_ms), SUM(billed_startup_ms),
+           SUM(request_bytes * bytes_billed), SUM(response_bytes * bytes_billed),
+           COUNT(*), SUM(cold_start),
+           SUM(error_code = :throttled), SUM(status >= 400 AND error_code <> :throttled)
+    FROM invocations WHERE {which}
+    GROUP BY endpoint, variant, persona, region, provisioned, memory_mb
+"""
+_SUMS_OF_PERIOD = _SUMS.format(which="at_ns >= :from AND at_ns < :to")
+_SUMS_AFTER = _SUMS.format(which="seq > :after")
+_EXTENT = "SELECT (SELECT MIN(seq) FROM invocations), (SELECT MAX(seq) FROM invocations)"
+_OPEN_METER = """
+    SELECT id, units, until_ns FROM meters
+    WHERE open = 1 AND region = ? AND endpoint = ? AND variant = ? AND kind = ? AND sku = ?
+"""
+_MOVE_METER = "UPDATE meters SET until_ns = ?, open = ? WHERE id = ?"
+_START_METER = """
+    INSERT INTO meters
+        (region, endpoint, variant, kind, sku, units, started_ns, until_ns, open)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1)
+"""
+# Multiplied by the units outside: GB-nanoseconds of a few years would not fit 64 bits.
+_HELD = """
+    SELECT endpoint, variant, region, kind, sku, units,
+           SUM(MIN(until_ns, :to) - MAX(started_ns, :from))
+    FROM meters WHERE until_ns > :from AND started_ns < :to
+    GROUP BY endpoint, variant, region, kind, sku, units
+"""
+_METERED_BY = {UsageKind.PROVISIONED_USAGE: Persona.SERVERLESS}
+_FLAGS = tuple(
+    InvocationRow._fields.index(name) for name in ("cold_start", "provisioned", "bytes_billed")
+)
+
+
+_Place = tuple[str, str, str, str, UsageKind, str]
+_Held = tuple[str, str, str, str, str, int, int]
+
+
+class _Sum(NamedTuple):
+    endpoint: str
+    variant: str
+    persona: str
+    region: str
+    provisioned: int
+    memory_mb: int
+    billed_ms: int
+    billed_startup_ms: int
+    bytes_in: int
+    bytes_out: int
+    invocations: int
+    cold_starts: int
+    throttles: int
+    errors: int
+
+
+_KEY = _Sum._fields.index("billed_ms")
+
+
+class _Folded(NamedTuple):
+    """The sums of the rows from `first` to `last`: rows never change, so they are read once."""
+
+    first: int
+    last: int
+    sums: list[_Sum]
+
+
+class Ledger:
+    """The ledger of one server. Writing methods may be called from any thread, one at a time gets
+    through; each is one transaction and raises sqlite3.OperationalError, having changed nothing,
+    if it cannot be written (a full disk)."""
+
+    def __init__(self, path: Path, writer: sqlite3.Connection) -> None:
+        self.path = path
+        self._writer = writer
+        self._turn = threading.Lock()
+        self._folding = threading.Lock()
+        self._folded = _Folded(0, 0, [])
+
+    @classmethod
+    def open(cls, path: Path) -> Ledger:
+        """Open the ledger at `path`, or create it together with its folder.
+
+        Meters that a crash left running are closed at their last beat. Raises SetupError if the
+        file is not a ledger, is damaged, comes from a newer version, or cannot be written. That no
+        other server has it open is the caller's to see to.
+        """
+        path = path.absolute()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _inspect(path)
+            return cls(path, _connect(path))
+        except OSError as error:
+            raise _unusable(path, error.strerror or str(error)) from error
+        except sqlite3.Error as error:
+            raise _unusable(path, str(error)) from error
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file and let go of it. Safe to call twice."""
+        with self._turn:
+            self._writer.close()
+
+    def append(self, rows: Iterable[InvocationRow]) -> None:
+        """Record invocations: all of them, or none."""
+        with self._transaction() as writer:
+            writer.executemany(_APPEND, rows)
+
+    def hold(
+        self,
+        endpoint: str,
+        variant: str,
+        region: str,
+        kind: UsageKind,
+        sku: str,
+        units: int,
+        now_ns: int,
+    ) -> None:
+        """From now on `units` of the resource are held; 0 ends it. Raises ValueError below 0.
+
+        A `now_ns` before what is already counted is taken as that instant: time is counted once.
+        """
+        if units < 0:
+            raise ValueError(f"{endpoint}/{variant} cannot hold {units} of {kind} {sku!r}")
+        key = (region, endpoint, variant, str(kind), sku)
+        with self._transaction() as writer:
+            running = writer.execute(_OPEN_METER, key).fetchone()
+            if running:
+                meter, held, counted_ns = running
+                now_ns = max(now_ns, counted_ns)
+                writer.execute(_MOVE_METER, (now_ns, held == units, meter))
+                if held == units:
+                    return
+            if units:
+                writer.execute(_START_METER, (*key, units, now_ns, now_ns))
+
+    def beat(self, now_ns: int) -> None:
+        """Count everything held up to now. What a crash can lose is the time since the last beat.
+
+        Rows are updated in place: a meter that runs for a year is one row.
+        """
+        with self._transaction() as writer:
+            writer.execute(
+                "UPDATE meters SET until_ns = ?1 WHERE open = 1 AND until_ns < ?1", (now_ns,)
+            )
+
+    def put(self, kind: str, name: str, body: bytes) -> None:
+        """Keep a document; one of the same kind and name is replaced and keeps its place."""
+        with self._transaction() as writer:
+            writer.execute(
+                "INSERT INTO documents (kind, name, body) VALUES (?, ?, ?)"
+                " ON CONFLICT (kind, name) DO UPDATE SET body = excluded.body",
+                (kind, name, body),
+            )
+
+    def delete(self, kind: str, name: str) -> None:
+        """Drop a document, if there is one. Usage is never dropped with it."""
+        with self._transaction() as writer:
+            writer.execute("DELETE FROM documents WHERE kind = ? AND name = ?", (kind, name))
+
+    def get(self, kind: str, name: str) -> bytes | None:
+        """The document of that kind and name, or None."""
+        with self._snapshot() as reader:
+            found = reader.execute(
+                "SELECT body FROM documents WHERE kind = ? AND name = ?", (kind, name)
+            ).fetchone()
+        return found[0] if found else None
+
+    def all(self, kind: str) -> list[bytes]:
+        """All documents of a kind, in the order of their first `put`."""
+        with self._snapshot() as reader:
+            found = reader.execute(
+                "SELECT body FROM documents WHERE kind = ? ORDER BY seq", (kind,)
+            )
+            return [body for (body,) in found]
+
+    def put_meta(self, key: str, value: str) -> None:
+        """Remember a word about the server, such as its virtual clock's last instant."""
+        with self._transaction() as writer:
+            writer.execute(
+                "INSERT INTO meta (key, value) VALUES (?, ?)"
+                " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                (key, value),
+            )
+
+    def get_meta(self, key: str) -> str | None:
+        """What was remembered under the key, or None."""
+        with self._snapshot() as reader:
+            found = reader.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return found[0] if found else None
+
+    def reset(self) -> None:
+        """Forget everything: usage, meters, documents and what was remembered."""
+        with self._transaction() as writer:
+            for table in ("invocations", "meters", "documents", "meta"):
+                writer.execute(f"DELETE FROM {table}")
+
+    def checkpoint(self) -> None:
+        """Fold the write-ahead log into the file, so that it is used again from its start.
+
+        To be called from a thread of its own. The writer goes on meanwhile; only a log that has
+        outgrown WAL_LIMIT is cut back, and the writer waits for the last step of that.
+        """
+        with closing(sqlite3.connect(self.path, isolation_level=None, timeout=0)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            wal = self.path.with_name(self.path.name + "-wal")
+            if wal.exists() and wal.stat().st_size > WAL_LIMIT:
+                with self._turn:
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def usage(
+        self, from_ns: int | None = None, to_ns: int | None = None, include_startup: bool = False
+    ) -> list[UsageRecord]:
+        """What was used from `from_ns` up to but without `to_ns`, one record for each variant, kind
+        and sku; deleted endpoints included. An invocation counts at its arrival, a meter by the
+        nanoseconds inside. Adjoining periods add up to their union."""
+        return self.statement(include_startup, from_ns, to_ns)[0]
+
+    def counts(self, from_ns: int | None = None, to_ns: int | None = None) -> dict[str, Counts]:
+        """The requests that arrived in the period, by endpoint."""
+        return self.statement(False, from_ns, to_ns)[1]
+
+    def statement(
+        self, include_startup: bool = False, from_ns: int | None = None, to_ns: int | None = None
+    ) -> tuple[list[UsageRecord], dict[str, Counts]]:
+        """`usage` and `counts` of the same snapshot. Without a period, what an earlier call has
+        added up is not read again."""
+        period = {
+            "from": _EVER if from_ns is None else from_ns,
+            "to": NEVER if to_ns is None else to_ns,
+        }
+        with self._folding, self._snapshot() as reader:
+            held = list(reader.execute(_HELD, period))
+            if from_ns is None and to_ns is None:
+                sums = self._fold(reader)
+            else:
+                sums = _sums(reader, _SUMS_OF_PERIOD, period)
+        return _records(sums, held, include_startup), _counts(sums)
+
+    def _fold(self, reader: sqlite3.Connection) -> list[_Sum]:
+        first, last = reader.execute(_EXTENT).fetchone()
+        if first is None:
+            return []
+        known = self._folded if self._folded.first == first else _Folded(first, 0, [])
+        sums = _merged([*known.sums, *_sums(reader, _SUMS_AFTER, {"after": known.last})])
+        self._folded = _Folded(first, last, sums)
+        return sums
+
+    def invocations(
+        self,
+        endpoint: str | None = None,
+        since_ns: int | None = None,
+        limit: int = 100,
+        cursor: int | None = None,
+    ) -> tuple[list[InvocationRow], int | None]:
+        """A page of invocations in the order they were recorded, and the cursor of the next page
+        (None after the last one)."""
+        wanted = {"after": cursor or 0, "endpoint": endpoint, "since": since_ns, "limit": limit + 1}
+        with self._snapshot() as reader:
+            found = reader.execute(_PAGE, wanted).fetchall()
+        page = found[:limit]
+        return [_row(row[1:]) for row in page], page[-1][0] if len(found) > limit else None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._turn:
+            writer = self._writer
+            writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield writer
+                writer.execute("COMMIT")
+            except BaseException:
+                if writer.in_transaction:  # SQLite has ended it by itself after some failures
+                    writer.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        uri = f"{self.path.as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            yield reader
+
+
+def _unusable(path: Path, reason: str) -> SetupError:
+    return SetupError(
+        f"The ledger {path} cannot be used ({reason}): mend that, or set EMULATOR_STATE_DIR to "
+        "another folder."
+    )
+
+
+def _inspect(path: Path) -> None:
+    """Judge an existing file by its first bytes alone, so that a foreign one stays untouched."""
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb") as file:
+        head = file.read(100)
+    if not head.startswith(b"SQLite format 3\0"):
+        raise _unusable(path, "it is not a ledger, or its beginning is damaged")
+    if int.from_bytes(head[68:72], "big") != APPLICATION_ID:
+        raise _unusable(path, "it is a database of another program")
+    _check_version(path, int.from_bytes(head[60:64], "big"))
+
+
+def _check_version(path: Path, version: int) -> None:
+    if version > VERSION:
+        raise SetupError(
+            f"The ledger {path} was written by a newer Lukewarm (schema {version}, this one knows "
+            f"{VERSION}): upgrade Lukewarm, or set EMULATOR_STATE_DIR to another folder."
+        )
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        _check_pages(path, writer)
+        # The header must name us before WAL keeps later changes of it away from the file.
+        _migrate(path, writer)
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("PRAGMA synchronous = NORMAL")
+        writer.execute("PRAGMA wal_autocheckpoint = 0")
+        writer.execute("UPDATE meters SET open = 0 WHERE open = 1")
+    except BaseException:
+        writer.close()
+        raise
+    return writer
+
+
+def _check_pages(path: Path, writer: sqlite3.Connection) -> None:
+    if path.stat().st_size > CHECKED_SIZE:
+        return
+    (verdict,) = writer.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise _unusable(path, f"it is damaged: {' '.join(verdict.split())}")
+
+
+def _migrate(path: Path, writer: sqlite3.Connection) -> None:
+    (version,) = writer.execute("PRAGMA user_version").fetchone()
+    _check_version(path, version)
+    if version == VERSION:
+        return
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    for _name, statements in _MIGRATIONS[version:]:
+        for statement in statements:
+            writer.execute(statement)
+    writer.execute(f"PRAGMA user_version = {VERSION}")
+    writer.execute("COMMIT")
+
+
+def _sums(reader: sqlite3.Connection, query: str, which: dict[str, int]) -> list[_Sum]:
+    found = reader.execute(query, {**which, "throttled": ThrottlingException.code})
+    return [_Sum._make(row) for row in found]
+
+
+def _merged(parts: list[_Sum]) -> list[_Sum]:
+    totals: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for part in parts:
+        key, added = part[:_KEY], part[_KEY:]
+        so_far = totals.get(key, (0,) * len(added))
+        totals[key] = tuple(map(sum, zip(so_far, added, strict=True)))
+    return [_Sum._make((*key, *total)) for key, total in totals.items()]
+
+
+def _records(sums: list[_Sum], held: list[_Held], include_startup: bool) -> list[UsageRecord]:
+    totals: Counter[_Place] = Counter()
+    for place, quantity in (*_used(sums, include_startup), *_metered(held)):
+        totals[place] += quantity
+    return [
+        UsageRecord(endpoint, variant, persona, region, Usage(kind, sku, quantity))
+        for (endpoint, variant, persona, region, kind, sku), quantity in sorted(totals.items())
+        if quantity
+    ]
+
+
+def _used(sums: list[_Sum], include_startup: bool) -> Iterator[tuple[_Place, int]]:
+    for one in sums:
+        where = (one.endpoint, one.variant, one.persona, one.region)
+        billed_ms = one.billed_startup_ms if include_startup else one.billed_ms
+        provisioned = UsageKind.PROVISIONED_DURATION
+        kind = provisioned if one.provisioned else UsageKind.SERVERLESS_DURATION
+        yield (*where, kind, str(one.memory_mb)), billed_ms
+        yield (*where, UsageKind.DATA_IN, one.persona), one.bytes_in
+        yield (*where, UsageKind.DATA_OUT, one.persona), one.bytes_out
+
+
+def _metered(held: list[_Held]) -> Iterator[tuple[_Place, int]]:
+    for endpoint, variant, region, kind_name, sku, units, duration_ns in held:
+        kind = UsageKind(kind_name)
+        persona = _METERED_BY.get(kind, Persona.REALTIME).value
+        yield (endpoint, variant, persona, region, kind, sku), units * duration_ns
+
+
+def _counts(sums: list[_Sum]) -> dict[str, Counts]:
+    counts: dict[str, Counts] = {}
+    for one in sums:
+        so_far = counts.get(one.endpoint, Counts())
+        counts[one.endpoint] = Counts(
+            so_far.invocations + one.invocations,
+            so_far.cold_starts + one.cold_starts,
+            so_far.throttles + one.throttles,
+            so_far.errors + one.errors,
+        )
+    return counts
+
+
+def _row(values: tuple[object, ...]) -> InvocationRow:
+    row = list(values)
+    for flag in _FLAGS:
+        row[flag] = bool(row[flag])
+    return InvocationRow._make(row)
