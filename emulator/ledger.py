@@ -144,7 +144,7 @@ _APPEND = (
     f" VALUES ({', '.join('?' * len(InvocationRow._fields))})"
 )
 # Written out for each case: with `:endpoint IS NULL OR ...` the index would not be used. Rows come
-# nearly in the order of time, so that the unary plus, which keeps to the order of `seq`, reads less.
+# nearly in the order of time, so reading by `seq`, to which the unary plus keeps, reads less.
 _PAGE = f"""
     SELECT seq, {", ".join(InvocationRow._fields)} FROM invocations
     WHERE seq > :after AND (:since IS NULL OR +at_ns >= :since)
