@@ -313,9 +313,7 @@ class LiveVariant:
             return
         failure = future.exception()
         if isinstance(failure, EnvironmentFailed):
-            self._words[request] = failure.message
             self._broken(live, failure)
-            self._words.pop(request, None)
             return
         if failure is not None:
             raise failure
@@ -369,16 +367,18 @@ class LiveVariant:
         if self._lives.pop(live.number, None) is None:
             return
         log.warning("%s: %s", self.environment_name(live.number), failure.message)
-        was_starting = live.state == "starting"
-        if was_starting and self._launching and not self._launching.done():
+        starting = live.state == "starting"
+        if starting and self._launching and not self._launching.done():
             self._launching.set_exception(failure)
-        now = self._means.clock.now()
-        waiting = {request for request, one in self._pending.items() if one.assignment is None}
-        if was_starting:  # whoever waits for this start is told in its own words
-            self._words.update(dict.fromkeys(waiting, failure.message))
-        self._perform(self._policy.broken(now, live.number, failure.cause))
-        for request in waiting:
-            self._words.pop(request, None)
+        # Whoever it served, or may have waited for its start, is told in its own words.
+        told = {
+            request: failure.message
+            for request, one in self._pending.items()
+            if one.live is live or (starting and one.live is None)
+        }
+        self._words = told
+        self._perform(self._policy.broken(self._means.clock.now(), live.number, failure.cause))
+        self._words = {}
 
     def _enter(self, live: Live, state: State) -> None:
         live.state, live.since = state, self._means.clock.now()

@@ -1,0 +1,27 @@
+"""Servers shared by the whole session: starting one imports TensorFlow, which takes seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import Server, serving
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server under the virtual clock. Tests make endpoints of their own on it."""
+    with serving(tmp_path_factory.mktemp("virtual"), EMULATOR_CLOCK="virtual") as running:
+        yield running
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest, server: Server) -> Iterator[str]:
+    """An endpoint name of this test's own; the endpoint is deleted afterwards if it was made."""
+    words = request.node.name.lower().replace("[", "_").split("_")
+    own = "-".join(word for word in words if word.isalnum())[:50].strip("-")
+    yield own
+    if server.client.get(f"/_emulator/endpoints/{own}").status_code == 200:
+        server.settled(own)
+        server.delete(own)

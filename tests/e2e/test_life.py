@@ -1,0 +1,192 @@
+"""The server's life: first start, restart, end, and starts that cannot be made."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tests.servers import (
+    ROOT,
+    Server,
+    alive,
+    archive,
+    environment,
+    free_port,
+    serverless,
+    serving,
+    until,
+    uvicorn,
+)
+
+REALTIME, SERVERLESS = "fashion-mnist-realtime", "fashion-mnist-serverless"
+HOURS = "EUW3-Host:ml.t2.medium"
+
+
+def hours(server: Server) -> Decimal:
+    return Decimal(server.bill(REALTIME)["lines"][HOURS]["quantity"])
+
+
+def test_a_restart_keeps_endpoints_bill_and_time_and_loses_no_second(tmp_path: Path) -> None:
+    with serving(tmp_path, EMULATOR_CLOCK="virtual") as server:
+        server.deploy("mine", serverless(memory_mb=1024))
+        server.invoke("mine")
+        server.advance(3600)
+        clock = server.client.get("/_emulator/clock").json()["now_ns"]
+        bill, rows = server.client.get("/billing").json(), server.rows("mine")
+        assert hours(server) == 1
+        assert server.stop() in (0, -signal.SIGTERM)
+
+        server.start()
+        assert server.client.get("/_emulator/clock").json()["now_ns"] == clock
+        assert server.client.get("/billing").json() == bill
+        assert server.rows("mine") == rows
+        assert server.endpoint("mine")["status"] == "InService"
+        server.advance(3600)
+        assert hours(server) == 2
+        cold = server.invoke("mine")
+        assert cold.headers["x-emulator-cold-start"] == "true"
+
+
+def test_wall_time_bills_what_it_ran_and_not_what_it_was_down(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        began = time.monotonic()
+        first = hours(server)
+        until(lambda: hours(server) > first, "instance time grows")
+        pids = server.pids()
+        until(lambda: time.monotonic() - began > 1.5, "a beat has passed")
+        known = hours(server)
+        server.stop(signal.SIGKILL)
+        killed = time.monotonic()
+        until(lambda: not any(map(alive, pids)), "no environment outlives its server", 5)
+        server.start()
+        started = time.monotonic()
+        after = hours(server)
+        assert after >= known - Decimal(1) / 3600 - Decimal("0.0001")
+        most = Decimal(killed - began + (time.monotonic() - started) + 10) / 3600
+        assert after <= most
+
+
+def test_sigterm_answers_what_is_in_flight_and_leaves_nothing(tmp_path: Path) -> None:
+    script = (
+        "import time\ndef handler(data, context):\n    data.read()\n    time.sleep(1)\n"
+        "    return b'{\"answered\": true}', 'application/json'\n"
+    )
+    with serving(tmp_path) as server:
+        server.deploy("slow", serverless(archive(tmp_path, script), concurrency=3))
+        pids = server.pids()
+        with ThreadPoolExecutor(3) as pool:
+            waiting = [pool.submit(server.invoke, "slow") for _ in range(3)]
+            until(lambda: server.endpoint("slow")["in_flight"] == 3, "all are in flight")
+            pids += server.pids()
+            server.process.send_signal(signal.SIGTERM)
+            answers = [one.result(30) for one in waiting]
+        assert [one.status_code for one in answers] == [200, 200, 200]
+        server.process.wait(30)
+        until(lambda: not any(map(alive, pids)), "no process is left")
+        server.start()
+        assert len(server.rows("slow")) == 3
+
+
+def test_reset_is_a_first_start_again(tmp_path: Path) -> None:
+    with serving(tmp_path, EMULATOR_CLOCK="virtual") as server:
+        server.deploy("mine", serverless())
+        server.invoke("mine")
+        server.advance(3600)
+        assert server.client.post("/_emulator/reset").status_code == 200
+        until(lambda: server.client.get("/ping").status_code == 200, "the defaults are back")
+        names = [one["name"] for one in server.client.get("/billing").json()["endpoints"]]
+        assert names == [REALTIME, SERVERLESS]
+        assert server.client.get("/billing").json()["total"] == "0"
+        assert server.rows("mine") == []
+        assert server.invoke(SERVERLESS).status_code == 200
+
+
+def test_start_up_time_is_billed_where_it_is_asked_for(tmp_path: Path) -> None:
+    settings = {"EMULATOR_BILL_STARTUP": "true", "EMULATOR_COLD_START": "2.5"}
+    with serving(tmp_path, EMULATOR_CLOCK="virtual", **settings) as server:
+        server.evict(SERVERLESS)
+        cold = server.invoke(SERVERLESS)
+        assert int(cold.headers["x-emulator-setup-time-us"]) > 2_500_000
+        assert int(cold.headers["x-emulator-billed-ms"]) > 2_500
+        row = server.rows(SERVERLESS)[-1]
+        assert row["provision_us"] == 2_500_000
+        assert row["billed_ms"] < 2_500 < row["billed_startup_ms"]
+        line = server.bill(SERVERLESS)["lines"]["EUW3-ServerlessInf:Mem-4GB"]
+        assert Decimal(line["quantity"]) == Decimal(row["billed_startup_ms"]) / 1000
+
+
+def failed_start(state: Path, port: int | None = None, *more: str, **settings: str) -> str:
+    """What a start that must fail prints; it must end by itself, without a traceback."""
+    done = subprocess.run(
+        uvicorn(port or free_port(), *more),
+        cwd=ROOT,
+        env=environment(state, **settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"EMULATOR_CLOCK": "sundial"}, "EMULATOR_CLOCK is 'sundial'"),
+        ({"EMULATOR_SEED": "x"}, "expected a whole number"),
+        ({"EMULATOR_REGION": "mars-north-1"}, "mars-north-1"),
+        ({"EMULATOR_COLOUR": "red"}, "no setting 'colour'"),
+    ],
+)
+def test_settings_that_do_not_parse_stop_the_start(
+    tmp_path: Path, settings: Mapping[str, str], said: str
+) -> None:
+    assert said in failed_start(tmp_path, **settings)
+
+
+def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    said = failed_start(tmp_path / "file" / "state")
+    assert "cannot be used (Not a directory)" in said
+    assert "set EMULATOR_STATE_DIR" in said
+
+
+def test_a_ledger_that_is_not_one(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite").write_bytes(b"a diary" * 1000)
+    assert "ledger.sqlite" in failed_start(tmp_path)
+    assert (tmp_path / "ledger.sqlite").read_bytes() == b"a diary" * 1000
+
+
+def test_two_servers_on_one_state_directory(server: Server) -> None:
+    said = failed_start(server.state)
+    assert f"in use by another server (process {server.process.pid})" in said
+    assert server.invoke(REALTIME).status_code == 200
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert "address already in use" in failed_start(tmp_path / "a", port)
+        done = subprocess.run(
+            [sys.executable, "-m", "emulator.cli", "serve", "--port", str(port)],
+            cwd=ROOT,
+            env=environment(tmp_path / "b"),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port} (Address already in use)" in done.stderr
+    assert "make serve PORT=8001" in done.stderr
