@@ -4,7 +4,6 @@ it imports them inside its functions, so that importing this package stays cheap
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import sys
@@ -26,9 +25,11 @@ INTER_OP = "SAGEMAKER_TFS_INTER_OP_PARALLELISM"
 
 def import_runtime() -> None:
     """Import TensorFlow, Keras and what loading a model imports lazily. Runs no operation and
-    starts no thread pool, so that a process which called it can still fork."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    starts no thread pool, so that a process which called it can still fork. Cheap to repeat."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
+    if "keras" in sys.modules and "tensorflow" in sys.modules:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Neither persona's instances have a GPU, and a forked process could not use an opened one.
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     with quiet_import():
@@ -37,10 +38,6 @@ def import_runtime() -> None:
 
         # Both are loaded on first use, which would otherwise be after the fork, every time.
         _ = (keras.models.load_model, tf.saved_model.load)
-    # A collection writes to every object it visits, and so unshares the page of each from the
-    # process forked from: without this an environment has 99 MB of its own instead of 45.
-    gc.collect()
-    gc.freeze()
 
 
 @contextmanager

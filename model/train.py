@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model import data
+from model.loading import quiet_import
 
 if TYPE_CHECKING:
     import keras
@@ -75,7 +76,8 @@ def seed(text: str) -> int:
 
 def train(dataset: data.Dataset, options: argparse.Namespace) -> float:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
+    with quiet_import():
+        import keras
 
     keras.utils.set_random_seed(options.seed)
     x, y = scaled(dataset.x_train[: options.images]), dataset.y_train[: options.images]

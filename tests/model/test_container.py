@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
@@ -46,8 +47,10 @@ def ask(container: Container, body: Any, content_type: str = "application/json")
 
 
 def probabilities(container: Container, images: data.Bytes) -> Any:
-    body = {"instances": (images / np.float32(255)).tolist()}
-    return np.array(orjson.loads(ask(container, body).body)["predictions"])
+    stream = io.BytesIO()
+    np.save(stream, images / np.float32(255))
+    response = ask(container, stream.getvalue(), "application/x-npy")
+    return np.array(orjson.loads(response.body)["predictions"])
 
 
 def test_the_ready_request_is_a_sneaker(container: Container) -> None:
