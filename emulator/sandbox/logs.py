@@ -8,7 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 
-CHUNK = 1 << 14  # what one turn of the loop spends on one environment that floods its log
+CHUNK = 1 << 13  # what one turn of the loop spends on one environment that floods its log
 LINE = 1 << 13  # a line without an end is cut here
 TAIL = 20
 

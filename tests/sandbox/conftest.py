@@ -121,7 +121,8 @@ COMMANDS = """
     def do_spike(megabytes): len(bytearray(b"x") * (int(megabytes) << 20))
     def do_leak(megabytes): kept.append(bytearray(b"x") * (int(megabytes) << 20))
     def do_swallow(_):
-        while True: do_leak(20); time.sleep(0.005)
+        while len(kept) < 100: do_leak(20); time.sleep(0.005)
+        do_hang(_)
     def do_subprocess(_):
         pid = os.fork()
         if pid == 0: threading.Event().wait()

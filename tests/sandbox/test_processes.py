@@ -107,7 +107,7 @@ def test_a_cancelled_start_leaves_no_process(run: Run, fork: Sandbox, script: Sc
 
 
 def test_too_much_memory_while_loading(run: Run, fork: Sandbox, script: Script) -> None:
-    greedy = script("kept = [bytearray(b'x') * (20 << 20) for _ in range(1000)]")
+    greedy = script("kept = [bytearray(b'x') * (20 << 20) for _ in range(100)]")
 
     async def load() -> None:
         with pytest.raises(EnvironmentFailed, match="more than its limit of 1024 MB") as failed:
@@ -138,6 +138,21 @@ def test_too_much_memory_while_serving(
         assert failed.value.cause is Cause.OUT_OF_MEMORY
         assert (await environment.ended).cause is Cause.OUT_OF_MEMORY
         assert not alive(environment.pid)
+
+    run(serve())
+
+
+def test_a_spike_too_short_to_be_watched(run: Run, fork: Sandbox, commands: Path) -> None:
+    async def serve() -> None:
+        other = await fork.start(Spec("e/v/1", commands))
+        usual = (await ask(other, "echo")).peak_bytes
+        await other.stop()
+        limit = usual + 250 * MIB
+        environment = await fork.start(Spec("e/v/2", commands, memory_bytes=limit))
+        assert (await ask(environment, "spike 200")).status == 200
+        with pytest.raises(EnvironmentFailed) as failed:
+            await ask(environment, "spike 280")  # over the limit for some milliseconds
+        assert failed.value.cause is Cause.OUT_OF_MEMORY
 
     run(serve())
 

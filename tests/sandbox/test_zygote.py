@@ -49,13 +49,14 @@ SERVER = """
     import asyncio, sys
     from pathlib import Path
     from emulator.sandbox.backends import create
-    from emulator.sandbox.protocol import Spec
+    from emulator.sandbox.protocol import Invocation, Spec
 
     async def serve():
         kind, model = sys.argv[1:]
         sandbox = create(kind)
         environments = [await sandbox.start(Spec("e", Path(model))) for _ in range(2)]
         assert "tensorflow" not in sys.modules and "model.inference" not in sys.modules
+        busy = environments[0].invoke(Invocation(b"hang", "", ""))
         print(*(environment.pid for environment in environments), flush=True)
         await asyncio.Event().wait()
 
@@ -64,8 +65,9 @@ SERVER = """
 
 
 @pytest.mark.parametrize("kind", ["fork", "spawn"])
-def test_nothing_outlives_a_killed_server(run: Run, kind: str) -> None:
-    command = [sys.executable, "-c", textwrap.dedent(SERVER), kind, str(FASHION)]
+def test_nothing_outlives_a_killed_server(run: Run, commands: Path, kind: str) -> None:
+    """Neither an idle environment nor a busy one, which does not look at its socket."""
+    command = [sys.executable, "-c", textwrap.dedent(SERVER), kind, str(commands)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         pids = [int(word) for word in server.stdout.readline().split()]
