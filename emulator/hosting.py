@@ -342,6 +342,7 @@ class Hosting:
     async def _take_down(self, hosted: Hosted) -> None:
         await asyncio.gather(*(variant.close() for variant in hosted.live.values()))
         name = hosted.record.name
+        self._journal.flush()  # the last rows belong to the series that is forgotten below
         self._hosted.pop(name, None)
         self._configs.pop(hosted.config.name, None)
         self.ledger.delete("endpoint", name)

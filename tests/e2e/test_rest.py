@@ -107,7 +107,7 @@ def test_metrics_are_named_after_cloudwatch(server: Server) -> None:
     server.invoke(SERVERLESS)
     answer = server.client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
-    labels = f'endpoint="{SERVERLESS}",variant="AllTraffic"'
+    labels = f'endpoint_name="{SERVERLESS}",variant_name="AllTraffic"'
     line = next(
         line
         for line in answer.text.splitlines()

@@ -1,0 +1,131 @@
+"""What a benchmark hands over, and the few ways to take a time."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+import httpx
+
+ROOT = Path(__file__).resolve().parent.parent
+SNEAKER = (ROOT / "model" / "artifacts" / "sneaker.json").read_bytes()
+JSON = {"content-type": "application/json"}
+DEADLINE_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured number, and the bound it is held against (None: only reported).
+
+    `better` says on which side of the bound the number should be.
+    """
+
+    name: str
+    value: float
+    unit: str
+    bound: float | None = None
+    better: str = "below"
+
+    @property
+    def held(self) -> bool | None:
+        if self.bound is None:
+            return None
+        return self.value <= self.bound if self.better == "below" else self.value >= self.bound
+
+
+def machine() -> dict[str, str]:
+    """What this was measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "cores": str(os.cpu_count()),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "tensorflow": version("tensorflow"),
+    }
+
+
+def seconds(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def typical(work: Callable[[], object], runs: int) -> float:
+    """The median seconds of `runs` runs."""
+    return median(seconds(work) for _ in range(runs))
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The smallest value that `share` of all are not above."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def python(code: str) -> str:
+    """What a fresh interpreter prints for `code`."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server, a client of it, and when it was started by `time.perf_counter`."""
+
+    process: subprocess.Popen[bytes]
+    client: httpx.Client
+    begin: float
+
+    def wait(self, path: str) -> float:
+        """Seconds from the start until `path` answers 200. Raises TimeoutError."""
+        while (taken := time.perf_counter() - self.begin) < DEADLINE_S:
+            try:
+                if self.client.get(path).status_code == 200:
+                    return time.perf_counter() - self.begin
+            except httpx.TransportError:
+                pass
+            time.sleep(0.005)
+        raise TimeoutError(f"{path} did not answer within {taken:.0f} s")
+
+
+@contextmanager
+def server(**settings: str) -> Iterator[Running]:
+    """A server as a user starts it, with a state of its own, ended at the end of the block."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    with (
+        tempfile.TemporaryDirectory() as state,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S) as client,
+    ):
+        begin = time.perf_counter()
+        running = _start(Path(state), port, settings)
+        try:
+            yield Running(running, client, begin)
+        finally:
+            running.terminate()
+            running.wait(60)
+
+
+def _start(state: Path, port: int, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("EMULATOR_")}
+    command = [sys.executable, "-m", "uvicorn", "emulator.app:app", "--port", str(port)]
+    return subprocess.Popen(
+        [*command, "--log-level", "warning"],
+        cwd=ROOT,
+        env=kept | {"EMULATOR_STATE_DIR": str(state), "EMULATOR_LOG_LEVEL": "warning", **settings},
+    )
