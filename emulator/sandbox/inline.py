@@ -18,7 +18,8 @@ from collections.abc import Mapping
 
 from emulator.core import Cause
 from emulator.sandbox import worker
-from emulator.sandbox.environment import Crew, WorkerEnvironment
+from emulator.sandbox.crew import Crew
+from emulator.sandbox.environment import WorkerEnvironment
 from emulator.sandbox.protocol import EnvironmentFailed, Spec
 
 PATIENCE_S = 1.0  # for a thread that cannot be killed

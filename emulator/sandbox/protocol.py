@@ -21,7 +21,8 @@ class EnvironmentFailed(Exception):
     """An environment did not come up, or ended by itself.
 
     `cause` is LOAD_FAILED, DIED, OUT_OF_MEMORY or CLOSED; `message` is one sentence in the
-    environment's own words where it had any ("the process was ended by signal 9 (SIGKILL)").
+    environment's own words where it had any ("The process ended by signal 9 (SIGKILL)."). After a
+    death while loading, the last lines of its output follow.
     """
 
     def __init__(self, cause: Cause, message: str) -> None:
@@ -39,7 +40,9 @@ class Spec:
     counts as ready, as an always-warm persona wants it. `variables` is the container's
     environment; nothing else of the server's environment reaches the process but PATH, the locale
     and what TensorFlow needs. `label` (endpoint/variant/environment) marks its log lines, and
-    `log` receives each line of its stdout and stderr.
+    `log` receives each line of its stdout and stderr, in the loop's thread and at most 16 KB long; it must
+    neither block nor raise. Variables that TensorFlow reads while it is being imported come too
+    late for a forked environment; give those to the server.
     """
 
     label: str
@@ -89,7 +92,8 @@ class Setup:
 @dataclass(frozen=True, slots=True)
 class Stats:
     """`footprint_bytes` is what the environment would need alone; `private_bytes` what it adds to
-    this machine (its unshared pages). Both 0 once it is gone, or where it cannot be told."""
+    this machine (its unshared pages). As measured last: after the load, and whenever a request has
+    made it grow by some megabytes. Both 0 once it is gone, or where it cannot be told."""
 
     footprint_bytes: int
     private_bytes: int
@@ -109,7 +113,11 @@ class Environment(Protocol):
         """Resolves as soon as the environment is gone, whoever ended it; never raises."""
 
     def invoke(self, invocation: Invocation) -> asyncio.Future[Reply]:
-        """Hand over one request; the future raises EnvironmentFailed if the environment ends."""
+        """Hand over one request; the future raises EnvironmentFailed if the environment ends.
+
+        Requests are answered one after the other. Cancelling the future drops the answer, but the
+        environment is occupied until it has given it.
+        """
 
     def stats(self) -> Stats: ...
 

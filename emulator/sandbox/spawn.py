@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 from emulator.core import Cause
-from emulator.sandbox.environment import Crew, WorkerEnvironment
+from emulator.sandbox.crew import Crew
+from emulator.sandbox.environment import WorkerEnvironment
 from emulator.sandbox.processes import Child
 from emulator.sandbox.protocol import EnvironmentFailed, Spec
 from emulator.sandbox.surroundings import scratch, scrubbed

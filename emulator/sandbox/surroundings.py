@@ -22,7 +22,8 @@ def scrubbed(environ: Mapping[str, str], home: Path) -> dict[str, str]:
         for name, value in environ.items()
         if name in KEPT or name.startswith(KEPT_PREFIXES)
     }
-    roots = _roots() + [entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    added = [entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    roots = _roots() + [str(Path(entry).absolute()) for entry in added]
     own = {
         "HOME": str(home),
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(roots)),

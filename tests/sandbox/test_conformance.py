@@ -123,7 +123,7 @@ def test_lines_of_output_reach_the_log(run: Run, processes: Sandbox, commands: P
         await until(lambda: "ein Wort" in lines)
         await told(environment, "say " + "x" * 100_000)
         await until(lambda: sum(line.count("x") for line in lines) >= 100_000)
-        assert max(map(len, lines)) <= 1 << 15
+        assert max(map(len, lines)) <= 1 << 14
         await told(environment, "say the end")
         await environment.stop()
         assert lines[-1] == "the end"
