@@ -65,24 +65,23 @@ def quiet_import() -> Iterator[None]:
 def servables(model_dir: Path, variables: Mapping[str, str]) -> dict[str, Servable]:
     """The models of an unpacked archive by name, in the order found.
 
-    A `.keras` file at the top level is served alone, as the model "model".
-    Else every SavedModel `<name>/<version>/saved_model.pb`, the highest version of each name.
-    Raises ModelLoadError.
+    Every SavedModel `<name>/<version>/saved_model.pb`, the highest version of each name, as
+    TensorFlow Serving finds them; only if there is none, the `.keras` file at the top level, as
+    the model "model". Raises ModelLoadError.
     """
-    files = sorted(model_dir.glob("*.keras"))
+    found = saved_models(model_dir)
+    files = [] if found else sorted(model_dir.glob("*.keras"))
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise ModelLoadError(f"The model has several .keras files ({names}); leave one.")
-    found = saved_models(model_dir)
     if not files and not found:
         raise ModelLoadError(
-            "no SavedModel bundles found! Neither a .keras file at the top level nor a "
-            f"<version>/saved_model.pb, with a number as version, is in {model_dir}."
+            "no SavedModel bundles found! Neither a <version>/saved_model.pb, with a number as "
+            f"version, nor a .keras file at the top level is in {model_dir}."
         )
     set_threads(variables)
     if files:
-        version = found[BASE_NAME][0] if BASE_NAME in found else 1
-        return {BASE_NAME: Servable(BASE_NAME, version, from_keras(files[0]))}
+        return {BASE_NAME: Servable(BASE_NAME, 1, from_keras(files[0]))}
     return {
         name: Servable(name, version, from_saved_model(path))
         for name, (version, path) in found.items()

@@ -34,10 +34,10 @@ def container(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Container:
     """The committed model, once from each of its two forms."""
-    if request.param == "keras":
+    if request.param == "saved-model":
         return load(ARTIFACTS / "fashion-mnist", {})
-    path = tmp_path_factory.mktemp("saved-model")
-    shutil.copytree(ARTIFACTS / "fashion-mnist" / "1", path / "1")
+    path = tmp_path_factory.mktemp("keras")
+    shutil.copy(ARTIFACTS / "fashion-mnist" / "fashion-mnist.keras", path)
     return load(path, {})
 
 
@@ -237,6 +237,7 @@ def test_damaged_models_are_named(tmp_path: Path) -> None:
     (tmp_path / "1" / "saved_model.pb").write_bytes(b"junk")
     with pytest.raises(ModelLoadError, match=r"The SavedModel .* cannot be loaded"):
         load(tmp_path, {})
+    shutil.rmtree(tmp_path / "1")
     (tmp_path / "broken.keras").write_bytes(b"junk")
     with pytest.raises(ModelLoadError, match=r"broken\.keras cannot be loaded by Keras"):
         load(tmp_path, {})
@@ -289,3 +290,10 @@ def test_the_imported_runtime_is_silent_and_can_fork() -> None:
     command = [sys.executable, "-c", FORKED, str(ARTIFACTS)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_saved_model_goes_before_a_keras_file(tmp_path: Path) -> None:
+    """As the container does; the other one may be what a user keeps beside it."""
+    (tmp_path / "broken.keras").write_bytes(b"junk")
+    shutil.copytree(ARTIFACTS / "fashion-mnist" / "1", tmp_path / "7")
+    assert load(tmp_path, {}).handle(Request(b"{", "application/json")).status == 400
