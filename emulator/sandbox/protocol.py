@@ -40,9 +40,9 @@ class Spec:
     counts as ready, as an always-warm persona wants it. `variables` is the container's
     environment; nothing else of the server's environment reaches the process but PATH, the locale
     and what TensorFlow needs. `label` (endpoint/variant/environment) marks its log lines, and
-    `log` receives each line of its stdout and stderr, in the loop's thread and at most 16 KB long; it must
-    neither block nor raise. Variables that TensorFlow reads while it is being imported come too
-    late for a forked environment; give those to the server.
+    `log` receives each line of its stdout and stderr in the loop's thread, at most 16 KB at a
+    time; it must neither block nor raise. Variables that TensorFlow reads while it is being
+    imported come too late for a forked environment; give those to the server.
     """
 
     label: str

@@ -68,7 +68,8 @@ SERVER = """
 def test_nothing_outlives_a_killed_server(run: Run, commands: Path, kind: str) -> None:
     """Neither an idle environment nor a busy one, which does not look at its socket."""
     command = [sys.executable, "-c", textwrap.dedent(SERVER), kind, str(commands)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    variables = os.environ | {"TMPDIR": str(commands)}  # a killed server cannot tidy up
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=variables, text=True) as server:
         assert server.stdout is not None
         pids = [int(word) for word in server.stdout.readline().split()]
         assert len(pids) == 2
