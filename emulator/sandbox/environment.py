@@ -167,6 +167,8 @@ class WorkerEnvironment:
             self._came_up(frame.meta)
         elif frame.kind is Kind.REPLY and self._pending:
             self._answered(frame)
+        elif frame.kind is Kind.USAGE:
+            self._noted(frame.meta)
         elif frame.kind is Kind.FAILED:
             self._condemn(Cause.LOAD_FAILED, frame.meta["message"])
         else:
@@ -249,6 +251,7 @@ def _load_order(spec: Spec, requested_ns: int) -> dict[str, Any]:
         "model_dir": str(spec.model_dir),
         "variables": dict(spec.variables),
         "warm_up": spec.warm_up,
+        "memory_bytes": spec.memory_bytes,
         "requested_ns": requested_ns,
     }
 

@@ -23,13 +23,14 @@ SMALL_BYTES = 1 << 16  # up to here one copy is cheaper than one more system cal
 
 
 class Kind(IntEnum):
-    """LOAD and INVOKE go to the environment; READY, FAILED and REPLY come from it."""
+    """LOAD and INVOKE go to the environment; READY, FAILED, REPLY and USAGE come from it."""
 
     LOAD = 1
     READY = 2
     FAILED = 3
     INVOKE = 4
     REPLY = 5
+    USAGE = 6
 
 
 class FrameError(ValueError):

@@ -11,6 +11,7 @@ import ctypes
 import faulthandler
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -26,6 +27,7 @@ from emulator.sandbox.footprint import Peak
 from emulator.sandbox.frames import Frame, FrameError, Kind, receive, send
 
 PR_SET_PDEATHSIG = 1
+PAUSE_S = 0.05  # without a request, after which nobody is kept waiting by a closer look
 
 
 def main(arguments: list[str]) -> None:
@@ -69,15 +71,16 @@ def serve(connection: socket.socket, shared: int | None) -> None:
     """Answer on `connection` until it is closed. `shared` is the zygote's resident set in bytes,
     None where no pages are shared with one."""
     try:
-        _serve(connection, Peak(shared))
+        _serve(connection, shared)
     except (BrokenPipeError, ConnectionResetError):
         return  # the host hung up, which is how an environment is told to end
 
 
-def _serve(connection: socket.socket, peak: Peak) -> None:
+def _serve(connection: socket.socket, shared: int | None) -> None:
     request = receive(connection)
     if request is None:
         return
+    peak = Peak(shared, request.meta["memory_bytes"])
     try:
         container, inference, meta = _load(request.meta)
     except BaseException as error:  # noqa: BLE001 - sys.exit() in user code has to be told, too
@@ -85,8 +88,16 @@ def _serve(connection: socket.socket, peak: Peak) -> None:
         send(connection, Kind.FAILED, {"message": _sentence(error)})
         return
     send(connection, Kind.READY, meta | _memory(peak))
-    while (request := receive(connection)) is not None:
+    while (request := _next(connection, peak)) is not None:
         _answer(connection, container, inference, request, peak)
+
+
+def _next(connection: socket.socket, peak: Peak) -> Frame | None:
+    """The next request. A pause before it is used to measure what was only estimated."""
+    if peak.estimated and not select.select([connection], [], [], PAUSE_S)[0]:
+        peak.refresh()
+        send(connection, Kind.USAGE, _memory(peak))
+    return receive(connection)
 
 
 def _load(meta: dict[str, Any]) -> tuple[Any, ModuleType, dict[str, int]]:
