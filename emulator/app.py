@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -31,6 +32,7 @@ from emulator.wire import Receive, Scope, Send, Wire
 log = logging.getLogger("lukewarm")
 
 BEAT_S = 1.0  # the most instance time that a killed server can lose
+MAX_DESCRIPTORS = 65_536
 VIRTUAL_NOW = "virtual-now"
 
 
@@ -120,6 +122,7 @@ class Application:
         """Read the settings and start. Raises SetupError with one sentence if it cannot be."""
         config = read(os.environ if self._environ is None else self._environ)
         _set_up_logging(config)
+        _raise_descriptor_limit()
         self.server = Server(config)
         await self.server.start()
         return self.server
@@ -145,6 +148,15 @@ class Application:
 def create_app(environ: Mapping[str, str] | None = None) -> Application:
     """An application of its own; `environ` stands for the process's environment variables."""
     return Application(environ)
+
+
+def _raise_descriptor_limit() -> None:
+    """Three descriptors an environment and one a client: use what the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, MAX_DESCRIPTORS) if hard != resource.RLIM_INFINITY else MAX_DESCRIPTORS
+    if soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _set_up_logging(config: Config) -> None:

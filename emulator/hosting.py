@@ -41,10 +41,10 @@ from emulator.errors import (
 )
 from emulator.journal import Journal
 from emulator.ledger import Ledger
-from emulator.live import Live, LiveVariant, Means, Terms
+from emulator.live import LiveVariant, Means, Terms
 from emulator.metrics import Metrics
 from emulator.realtime import Draw, RealTimePolicy, RealTimeRules, choose_variant
-from emulator.sandbox.protocol import EnvironmentFailed, Sandbox, Spec
+from emulator.sandbox.protocol import Environment, EnvironmentFailed, Sandbox, Spec, Stats
 from emulator.serverless import ServerlessPolicy, ServerlessRules
 
 log = logging.getLogger("lukewarm.hosting")
@@ -267,10 +267,28 @@ class Hosting:
         now = self.clock.now()
         self.ledger.beat(now)
 
-    def observe_environments(self) -> None:
+    async def used(self, hosted: Sequence[Hosted]) -> dict[Environment, Stats]:
+        """What the running environments use; measured in a thread, which some backends need."""
+        running = [
+            live.environment
+            for one in hosted
+            for variant in one.live.values()
+            for live in variant.lives
+            if live.environment
+        ]
+        return await asyncio.to_thread(lambda: {one: one.stats() for one in running})
+
+    async def observe_environments(self) -> None:
         """Tell the metrics what runs now, before they are read."""
+        used = await self.used(self.hosted)
+        nothing = Stats(0, 0)
         self.metrics.environments(
-            (variant.place.endpoint, variant.variant.name, live.state, _footprint(live))
+            (
+                variant.place.endpoint,
+                variant.variant.name,
+                live.state,
+                used.get(live.environment, nothing).footprint_bytes if live.environment else 0,
+            )
             for hosted in self._hosted.values()
             for variant in hosted.live.values()
             for live in variant.lives
@@ -477,10 +495,6 @@ def _not_in_service(hosted: Hosted, account: str) -> InvocationError:
         )
     text = f"Endpoint {record.name} of account {account} is not in service: {record.status.value}."
     return ValidationError(f"{text} {record.failure_reason}".strip())
-
-
-def _footprint(live: Live) -> int:
-    return live.environment.stats().footprint_bytes if live.environment else 0
 
 
 def log_environment(label: str, line: str) -> None:

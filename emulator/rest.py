@@ -6,6 +6,7 @@ Everything that comes in is validated by pydantic; everything that goes out has 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,6 +29,7 @@ from emulator.hosting import Hosted, Hosting
 from emulator.ledger import InvocationRow
 from emulator.live import Live, LiveVariant
 from emulator.realtime import Routing
+from emulator.sandbox.protocol import Environment, Stats
 from emulator.statement import Statement, draw_up
 
 MAX_ADVANCE_S = 366 * 86_400 * 10
@@ -203,7 +205,7 @@ def router(hosting: Hosting) -> APIRouter:
     @routes.get("/metrics", tags=["health"], response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Prometheus metrics, named after CloudWatch's."""
-        hosting.observe_environments()
+        await hosting.observe_environments()
         return Response(hosting.metrics.render(), media_type=hosting.metrics.content_type)
 
     @routes.get("/billing", tags=["bill"])
@@ -231,7 +233,8 @@ def _emulator(hosting: Hosting) -> APIRouter:
     @routes.get("/endpoints")
     async def endpoints() -> EndpointsView:
         """Every endpoint and every environment that runs for it."""
-        views = [_endpoint(hosting, hosted) for hosted in hosting.hosted]
+        used = await hosting.used(hosting.hosted)
+        views = [_endpoint(hosting, hosted, used) for hosted in hosting.hosted]
         return EndpointsView(
             sandbox=hosting.sandbox.name,
             memory_enforced=hosting.memory_enforced,
@@ -242,7 +245,8 @@ def _emulator(hosting: Hosting) -> APIRouter:
     @routes.get("/endpoints/{name}")
     async def endpoint(name: str) -> EndpointView:
         """One endpoint."""
-        return _endpoint(hosting, hosting.find(name))
+        hosted = hosting.find(name)
+        return _endpoint(hosting, hosted, await hosting.used([hosted]))
 
     @routes.put("/endpoints/{name}", status_code=201)
     async def create(name: str, body: EndpointBody) -> EndpointView:
@@ -253,7 +257,7 @@ def _emulator(hosting: Hosting) -> APIRouter:
             for variant, one in zip(variants, body.variants, strict=True)
         }
         record = await hosting.create(name, variants, models)
-        return _endpoint(hosting, hosting.find(record.name))
+        return _endpoint(hosting, hosting.find(record.name), {})
 
     @routes.delete("/endpoints/{name}", status_code=202)
     async def delete(name: str) -> None:
@@ -337,7 +341,7 @@ def _clock(hosting: Hosting) -> ClockView:
     return ClockView(clock=name, now=iso(now), now_ns=now)
 
 
-def _endpoint(hosting: Hosting, hosted: Hosted) -> EndpointView:
+def _endpoint(hosting: Hosting, hosted: Hosted, used: Mapping[Environment, Stats]) -> EndpointView:
     record, live = hosted.record, list(hosted.live.values())
     return EndpointView(
         name=record.name,
@@ -350,14 +354,16 @@ def _endpoint(hosting: Hosting, hosted: Hosted) -> EndpointView:
         in_flight=sum(variant.in_flight for variant in live),
         variants=[_variant_view(hosting, variant) for variant in hosted.config.variants],
         environments=[
-            _environment(hosting, variant, one) for variant in live for one in variant.lives
+            _environment(hosting, variant, one, used) for variant in live for one in variant.lives
         ],
     )
 
 
-def _environment(hosting: Hosting, variant: LiveVariant, live: Live) -> EnvironmentView:
+def _environment(
+    hosting: Hosting, variant: LiveVariant, live: Live, used: Mapping[Environment, Stats]
+) -> EnvironmentView:
     now, running = hosting.clock.now(), live.environment
-    stats = running.stats() if running else None
+    stats = used.get(running) if running else None
     return EnvironmentView(
         id=variant.environment_name(live.number),
         variant=variant.variant.name,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import gc
 import os
 import resource
 import select
@@ -17,6 +18,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -94,10 +96,17 @@ def _serve(connection: socket.socket, shared: int | None) -> None:
 
 def _next(connection: socket.socket, peak: Peak) -> Frame | None:
     """The next request. A pause before it is used to measure what was only estimated."""
-    if peak.estimated and not select.select([connection], [], [], PAUSE_S)[0]:
+    if peak.estimated and not _readable(connection):
         peak.refresh()
         send(connection, Kind.USAGE, _memory(peak))
     return receive(connection)
+
+
+def _readable(connection: socket.socket) -> bool:
+    """Whether something arrives within the pause; also for descriptors that `select` refuses."""
+    poller = select.poll()
+    poller.register(connection, select.POLLIN)
+    return bool(poller.poll(PAUSE_S * 1000))
 
 
 def _load(meta: dict[str, Any]) -> tuple[Any, ModuleType, dict[str, int]]:
@@ -108,14 +117,25 @@ def _load(meta: dict[str, Any]) -> tuple[Any, ModuleType, dict[str, int]]:
     # The model's directory is read-only for a container, so its code leaves no __pycache__ there.
     sys.dont_write_bytecode = True
     begin = time.monotonic_ns()
-    container = inference.load(Path(meta["model_dir"]), meta["variables"])
-    if meta["warm_up"]:
-        container.warm_up()
+    with _uncollected():
+        container = inference.load(Path(meta["model_dir"]), meta["variables"])
+        if meta["warm_up"]:
+            container.warm_up()
     setup = {
         "runtime_ns": begin - meta["requested_ns"],
         "load_ns": time.monotonic_ns() - begin,
     }
     return container, inference, setup
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """A collection in the middle of a load frees nothing and unshares pages."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _answer(
