@@ -46,7 +46,8 @@ def price_table(region: str) -> PriceTable:
     """The prices of a region, such as "eu-west-3". Raises SetupError for one without a table."""
     if region not in regions():
         raise SetupError(
-            f"there is no price table for region {region!r}: choose one of {', '.join(regions())}"
+            f"There is no price table for the region {region!r}; set EMULATOR_REGION to one of "
+            f"{', '.join(regions())}."
         )
     name = f"{region}.toml"
     return parse_prices((_FOLDER / name).read_text(encoding="utf-8"), name)
@@ -68,9 +69,9 @@ def parse_prices(text: str, name: str) -> PriceTable:
             prices[key] = price
         return PriceTable(document["region"], prefix, document["currency"], prices)
     except KeyError as missing:
-        raise SetupError(f"price table {name} lacks the field {missing}: add it") from None
+        raise SetupError(f"The price table {name} lacks the field {missing}: add it.") from None
     except (ValueError, TypeError, AttributeError) as fault:
-        raise SetupError(f"price table {name} cannot be used: {fault}") from None
+        raise SetupError(f"The price table {name} cannot be used: {fault}.") from None
 
 
 def instance_type(name: str) -> InstanceType:
@@ -81,7 +82,7 @@ def instance_type(name: str) -> InstanceType:
     meant = f"ml.{name.removeprefix('ml.')}"
     close = difflib.get_close_matches(meant, known, n=3, cutoff=0.5) or list(known)[:3]
     raise SetupError(
-        f"{name!r} is not an instance type that Lukewarm knows for hosting: "
+        f"The instance type {name!r} is not one that hosts endpoints: "
         f"did you mean {', '.join(close)}?"
     )
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from emulator import catalogue
 from emulator.config import read
 from emulator.errors import SetupError
 
@@ -34,6 +35,7 @@ def serve(
 
     try:
         config = read(os.environ)
+        catalogue.price_table(config.region)
         _check_port(host, port)
     except SetupError as error:
         typer.echo(str(error), err=True)

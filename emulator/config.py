@@ -6,6 +6,7 @@ the names of the table without the prefix, in lower case. Nothing is read when t
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -241,8 +242,11 @@ def read(environ: Mapping[str, str], directory: Path | None = None) -> Config:
     known = {setting.name: setting for setting in TABLE}
     for name, (_, place) in written.items():
         if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            meant = f" did you mean {PREFIX}{close[0].upper()}?" if close else ""
             raise SetupError(
-                f"There is no setting {name!r} (from {place}); docs/settings.md lists them all."
+                f"There is no setting {name!r} (from {place});{meant} docs/settings.md lists them "
+                "all."
             )
     return Config(**{name: _parse(setting, written) for name, setting in known.items()})
 

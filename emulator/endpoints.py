@@ -124,7 +124,7 @@ def check_name(name: str, member: str) -> None:
         )
 
 
-def check_variants(variants: Iterable[Variant], instance_types: Iterable[str]) -> None:
+def check_variants(variants: Iterable[Variant]) -> None:
     """Raises ValidationException unless an endpoint configuration may have these variants."""
     variants = tuple(variants)
     if not 1 <= len(variants) <= MAX_VARIANTS:
@@ -138,10 +138,10 @@ def check_variants(variants: Iterable[Variant], instance_types: Iterable[str]) -
         raise ValidationException("An endpoint with a serverless variant has no other variant.")
     for variant in variants:
         check_name(variant.name, "variantName")
-        _check_variant(variant, tuple(instance_types))
+        _check_variant(variant)
 
 
-def _check_variant(variant: Variant, instance_types: tuple[str, ...]) -> None:
+def _check_variant(variant: Variant) -> None:
     if (variant.serverless is None) == (variant.instances is None):
         raise ValidationException(
             f"The variant {variant.name} needs either a serverless configuration or instances."
@@ -153,7 +153,7 @@ def _check_variant(variant: Variant, instance_types: tuple[str, ...]) -> None:
     if variant.serverless:
         _check_serverless(variant.serverless)
     elif variant.instances:
-        _check_instances(variant.instances, instance_types)
+        _check_instances(variant.instances)
 
 
 def _check_serverless(config: ServerlessConfig) -> None:
@@ -171,12 +171,7 @@ def _check_serverless(config: ServerlessConfig) -> None:
         )
 
 
-def _check_instances(config: InstanceConfig, instance_types: tuple[str, ...]) -> None:
-    if config.instance_type not in instance_types:
-        raise ValidationException(
-            f"The instance type {config.instance_type!r} is not one that hosts endpoints here; "
-            f"there are {', '.join(sorted(instance_types)[:6])} and {len(instance_types) - 6} more."
-        )
+def _check_instances(config: InstanceConfig) -> None:
     if not 1 <= config.count <= 100:
         raise ValidationException(f"The instance count {config.count} is not from 1 to 100.")
     if not 0 <= config.volume_gb <= 512:

@@ -195,8 +195,10 @@ class Hosting:
             raise ValidationException(
                 f'Cannot create already existing endpoint "{self.arn("endpoint", name)}".'
             )
-        endpoints.check_variants(variants, catalogue.instance_types())
+        endpoints.check_variants(variants)
         for variant in variants:
+            if variant.instances:
+                catalogue.instance_type(variant.instances.instance_type)  # raises if unknown
             if variant.model not in self._models and variant.model not in models:
                 arn = self.arn("model", variant.model)
                 raise ValidationException(f'Could not find model "{arn}".')

@@ -22,6 +22,7 @@ from emulator.core import (
     NEVER,
     Action,
     Assign,
+    Cause,
     Hold,
     Persona,
     Policy,
@@ -47,6 +48,8 @@ from emulator.sandbox.protocol import (
 log = logging.getLogger("lukewarm.live")
 
 NO_SETUP = Setup(0, 0)
+# What a request that waited for its own environment's start is rejected with, if that fails.
+_FAILED_STARTS = (Cause.LOAD_FAILED, Cause.START_TIMED_OUT, Cause.DIED, Cause.OUT_OF_MEMORY)
 State = Literal["starting", "idle", "busy"]
 
 
@@ -73,6 +76,7 @@ class Pending:
     arrived_at: int
     arrived_mono: int
     inference_id: str = ""
+    assigned_at: int = 0
     assigned_mono: int = 0
     assignment: Assign | None = None
     live: Live | None = None
@@ -265,6 +269,7 @@ class LiveVariant:
         pending, live = self._pending[action.request], self._lives[action.environment]
         assert live.environment is not None  # a policy assigns only what is ready
         pending.assignment, pending.live = action, live
+        pending.assigned_at = self._means.clock.now()
         pending.assigned_mono = time.monotonic_ns()
         self._enter(live, "busy")
         reply = live.environment.invoke(pending.invocation)
@@ -288,9 +293,16 @@ class LiveVariant:
         words = self._words.get(action.request, "")
         name = self.environment_name(live_number) if live_number else ""
         error = faults.unanswered(self.place, name, action.cause, words)
-        worked = time.monotonic_ns() - pending.assigned_mono if assigned else 0
+        worked = self._worked_ns(pending) if assigned else 0
         row = self._row(pending, None, error, worked)
-        self._commit(pending, row, None, error)
+        waited = assigned is None and self.variant.serverless and action.cause in _FAILED_STARTS
+        self._commit(pending, row._replace(cold_start=True) if waited else row, None, error)
+
+    def _worked_ns(self, pending: Pending) -> int:
+        """How long an environment was at a request that it never answered: by the server's time
+        where that has gone further, as when a virtual minute passes in no time."""
+        real = time.monotonic_ns() - pending.assigned_mono
+        return max(real, self._means.clock.now() - pending.assigned_at)
 
     def _hold(self, action: Hold) -> None:
         now, variant = self._means.clock.now(), self.variant

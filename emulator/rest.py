@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from emulator import catalogue, dashboard
 from emulator.clock import VirtualClock, iso
@@ -187,6 +195,27 @@ class PingView(BaseModel):
     waiting_for: list[str]
 
 
+def _instant(text: object) -> int:
+    """Nanoseconds of an ISO 8601 date or of seconds since the epoch."""
+    try:
+        seconds = float(str(text))
+    except ValueError:
+        try:
+            date = datetime.fromisoformat(str(text))
+        except ValueError:
+            raise ValueError("expected an ISO 8601 date or seconds since 1970") from None
+        seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp()
+    if not 0 <= seconds <= 9e9:
+        raise ValueError("expected an ISO 8601 date or seconds since 1970")
+    return round(seconds * SECOND)
+
+
+Since = Annotated[
+    int,
+    BeforeValidator(_instant),
+    WithJsonSchema({"type": "string", "example": "2026-11-22T21:10:55Z"}),
+    Query(description="ISO 8601, or seconds since 1970."),
+]
 Name = Annotated[str, Query(max_length=63)]
 Cursor = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}$")]
 
@@ -194,6 +223,10 @@ Cursor = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}$")]
 def router(hosting: Hosting) -> APIRouter:
     """The routes of one server."""
     routes = APIRouter()
+
+    @routes.get("/", include_in_schema=False)
+    async def index() -> dict[str, str]:
+        return {"name": "Lukewarm", "documentation": "/docs", "bill": "/billing"}
 
     @routes.get("/ping", response_model=PingView, tags=["health"])
     def ping(response: Response) -> PingView:
@@ -260,9 +293,10 @@ def _emulator(hosting: Hosting) -> APIRouter:
         return _endpoint(hosting, hosting.find(record.name), {})
 
     @routes.delete("/endpoints/{name}", status_code=202)
-    async def delete(name: str) -> None:
+    async def delete(name: str) -> EndpointView:
         """Delete an endpoint; its billing history stays."""
         hosting.delete(name)
+        return _endpoint(hosting, hosting.find(name), {})
 
     @routes.post("/endpoints/{name}/evict")
     async def evict(name: str) -> EvictView:
@@ -272,17 +306,13 @@ def _emulator(hosting: Hosting) -> APIRouter:
     @routes.get("/invocations")
     async def invocations(
         endpoint: Name | None = None,
-        since: Annotated[
-            float | None,
-            Query(ge=0, le=9e9, description="Seconds since the epoch.", allow_inf_nan=False),
-        ] = None,
+        since: Since | None = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         cursor: Cursor = None,
     ) -> InvocationsView:
         """The ledger's rows, oldest first; `next_cursor` asks for the next page."""
-        since_ns = None if since is None else round(since * SECOND)
         rows, following = await asyncio.to_thread(
-            hosting.ledger.invocations, endpoint, since_ns, limit, int(cursor) if cursor else None
+            hosting.ledger.invocations, endpoint, since, limit, int(cursor) if cursor else None
         )
         return InvocationsView(
             invocations=[_invocation(row) for row in rows],
@@ -437,6 +467,9 @@ async def answer_invalid(request: Request, error: Exception) -> Response:
     """What pydantic refused, as one sentence that names the member and its value."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
+    if first["loc"] == ("body",) and first["type"] in ("model_attributes_type", "missing"):
+        text = "The body has to be a JSON object, sent with Content-Type: application/json."
+        return JSONResponse({"detail": text}, status_code=422)
     place = ".".join(str(part) for part in first["loc"])
     given = repr(first.get("input"))
     given = given if len(given) <= 80 else given[:77] + "..."

@@ -79,8 +79,8 @@ def servables(model_dir: Path, variables: Mapping[str, str]) -> dict[str, Servab
         raise ModelLoadError(f"The model has several .keras files ({names}); leave one.")
     if not files and not found:
         raise ModelLoadError(
-            "no SavedModel bundles found! Neither a <version>/saved_model.pb, with a number as "
-            f"version, nor a .keras file at the top level is in {model_dir}."
+            "no SavedModel bundles found! The model has neither a <version>/saved_model.pb, with a "
+            "number as version, nor a .keras file at the top level."
         )
     set_threads(variables)
     if files:

@@ -6,7 +6,6 @@ The wording of the refusals follows TensorFlow Serving's, extended where its own
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterator
 from typing import Any
 
@@ -129,7 +128,7 @@ def as_bytes(value: Any, where: str) -> Any:
     if isinstance(value, dict) and list(value) == ["b64"] and isinstance(value["b64"], str):
         try:
             return base64.b64decode(value["b64"], validate=True)
-        except binascii.Error as fault:
+        except ValueError as fault:  # binascii.Error, or characters that are not ASCII
             raise Refused(400, f"A 'b64' value of {where} is not base64: {fault}.") from None
     raise wrong_type(value, "string", where)
 

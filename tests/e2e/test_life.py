@@ -124,10 +124,10 @@ def test_start_up_time_is_billed_where_it_is_asked_for(tmp_path: Path) -> None:
         assert Decimal(line["quantity"]) == Decimal(row["billed_startup_ms"]) / 1000
 
 
-def failed_start(state: Path, port: int | None = None, *more: str, **settings: str) -> str:
+def failed_start(state: Path, port: int | None = None, **settings: str) -> str:
     """What a start that must fail prints; it must end by itself, without a traceback."""
     done = subprocess.run(
-        uvicorn(port or free_port(), *more),
+        uvicorn(port or free_port()),
         cwd=ROOT,
         env=environment(state, **settings),
         capture_output=True,
@@ -151,7 +151,7 @@ def failed_start(state: Path, port: int | None = None, *more: str, **settings: s
 def test_settings_that_do_not_parse_stop_the_start(
     tmp_path: Path, settings: Mapping[str, str], said: str
 ) -> None:
-    assert said in failed_start(tmp_path, **settings)
+    assert said in failed_start(tmp_path, None, **settings)
 
 
 def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:

@@ -43,9 +43,9 @@ def test_the_bill_is_usage_times_price(server: Server, name: str) -> None:
     data_in = lines["EUW3-Hst:Data-Bytes-In"]
     exact = Decimal(len(SNEAKER) * 10) / 2**30
     assert abs(Decimal(data_in["quantity"]) - exact) < Decimal("1e-15")
-    total = sum(Decimal(line["amount"]) for line in lines.values())
+    total = sum((Decimal(line["amount"]) for line in lines.values()), Decimal(0))
     assert Decimal(entry["total"]) == total
-    calls = sum(Decimal(one.headers["x-emulator-cost-usd"]) for one in answers)
+    calls = sum((Decimal(one.headers["x-emulator-cost-usd"]) for one in answers), Decimal(0))
     assert abs(calls - total) < Decimal("1e-12")
 
 

@@ -187,6 +187,7 @@ def test_an_answer_after_sixty_seconds_is_a_timeout(
     assert answer.status_code == 424
     assert "Your invocation timed out" in answer.json()["Message"]
     assert answer.json()["OriginalStatusCode"] == 0
+    assert 60_000 <= int(answer.headers["x-emulator-billed-ms"]) < 61_000
     assert server.invoke(name, b"go").status_code == 200
 
 
@@ -279,6 +280,8 @@ def test_a_later_failure_to_load_is_a_model_error_with_its_own_words(
     answer = server.invoke(name)
     assert answer.status_code == 424
     assert "the weights have moved" in answer.json()["Message"]
+    assert answer.headers["x-emulator-cold-start"] == "true"
+    assert answer.headers["x-emulator-billed-ms"] == "0"
     flag.unlink()
     assert server.invoke(name).status_code == 200
 

@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model import tensors
 from model.inference import Container, Request, Response
+from model.messages import Refused
 from model.signatures import Array, Servable, Signature, Tensor
 
 F32 = np.dtype(np.float32)
@@ -430,3 +432,8 @@ def test_float32_survives_the_way_in_and_out(rows: list[list[float]]) -> None:
     body = npy(np.array(rows, np.float32))
     given = json.loads(ask(same, body, "application/x-npy").body)["predictions"]
     assert np.array_equal(np.array(given, np.float32), np.array(rows, np.float32))
+
+
+def test_a_b64_value_of_other_alphabets_is_refused() -> None:
+    with pytest.raises(Refused, match=r"is not base64"):
+        tensors.as_bytes([{"b64": "caf\u00e9"}], "input")
