@@ -41,7 +41,9 @@ h2 { font-size: 1.1rem; margin: 2rem 0 .25rem; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }
+td:first-child { white-space: nowrap; }
 td.number, th.number { text-align: right; white-space: nowrap; }
+@media (max-width: 40rem) { td.source { min-width: 18rem; } }
 tfoot td { font-weight: 600; border-bottom: 0; }
 """.lstrip()
 

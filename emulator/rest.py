@@ -473,4 +473,7 @@ async def answer_invalid(request: Request, error: Exception) -> Response:
     place = ".".join(str(part) for part in first["loc"])
     given = repr(first.get("input"))
     given = given if len(given) <= 80 else given[:77] + "..."
-    return JSONResponse({"detail": f"{place} is {given}: {first['msg']}."}, status_code=422)
+    return JSONResponse(
+        {"detail": f"{place} is {given}: {first['msg'].removeprefix('Value error, ')}."},
+        status_code=422,
+    )
