@@ -11,13 +11,14 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from emulator.core import MIB
 from emulator.errors import SetupError
 
 PREFIX = "EMULATOR_"
 FILE = "lukewarm.toml"
+N = TypeVar("N", int, float)
 
 
 class NotUnderstood(ValueError):
@@ -43,27 +44,20 @@ def _switch(raw: str) -> bool:
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
-    def parse(raw: str) -> int:
-        expected = f"a whole number from {least} to {most}"
-        try:
-            number = int(raw.strip())
-        except ValueError:
-            raise NotUnderstood(expected) from None
-        if not least <= number <= most:
-            raise NotUnderstood(expected)
-        return number
-
-    return parse
+    return _between(int, least, most, f"a whole number from {least} to {most}")
 
 
 def _number(least: float, most: float) -> Callable[[str], float]:
-    def parse(raw: str) -> float:
-        expected = f"a number from {least:g} to {most:g}"
+    return _between(float, least, most, f"a number from {least:g} to {most:g}")
+
+
+def _between(kind: type[N], least: N, most: N, expected: str) -> Callable[[str], N]:
+    def parse(raw: str) -> N:
         try:
-            number = float(raw.strip())
+            number = kind(raw.strip())
         except ValueError:
             raise NotUnderstood(expected) from None
-        if not least <= number <= most:
+        if not least <= number <= most:  # neither is a NaN
             raise NotUnderstood(expected)
         return number
 

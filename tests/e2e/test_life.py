@@ -75,7 +75,10 @@ def test_wall_time_bills_what_it_ran_and_not_what_it_was_down(tmp_path: Path) ->
         assert after <= most
 
 
-def test_sigterm_answers_what_is_in_flight_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_an_end_answers_what_is_in_flight_and_leaves_nothing(
+    tmp_path: Path, how: signal.Signals
+) -> None:
     script = (
         "import time\ndef handler(data, context):\n    data.read()\n    time.sleep(1)\n"
         "    return b'{\"answered\": true}', 'application/json'\n"
@@ -87,13 +90,14 @@ def test_sigterm_answers_what_is_in_flight_and_leaves_nothing(tmp_path: Path) ->
             waiting = [pool.submit(server.invoke, "slow") for _ in range(3)]
             until(lambda: server.endpoint("slow")["in_flight"] == 3, "all are in flight")
             pids += server.pids()
-            server.process.send_signal(signal.SIGTERM)
+            server.process.send_signal(how)
             answers = [one.result(30) for one in waiting]
         assert [one.status_code for one in answers] == [200, 200, 200]
         server.process.wait(30)
         until(lambda: not any(map(alive, pids)), "no process is left")
         server.start()
         assert len(server.rows("slow")) == 3
+        assert server.bill("slow")["invocations"] == 3
 
 
 def test_reset_is_a_first_start_again(tmp_path: Path) -> None:
@@ -110,8 +114,11 @@ def test_reset_is_a_first_start_again(tmp_path: Path) -> None:
         assert server.invoke(SERVERLESS).status_code == 200
 
 
-def test_start_up_time_is_billed_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_settings_bill_start_up_time_model_delays_and_choose_region_and_limit(
+    tmp_path: Path,
+) -> None:
     settings = {"EMULATOR_BILL_STARTUP": "true", "EMULATOR_COLD_START": "2.5"}
+    settings |= {"EMULATOR_REALTIME_PAYLOAD_BYTES": "6291456", "EMULATOR_REGION": "us-east-1"}
     with serving(tmp_path, EMULATOR_CLOCK="virtual", **settings) as server:
         server.evict(SERVERLESS)
         cold = server.invoke(SERVERLESS)
@@ -120,8 +127,9 @@ def test_start_up_time_is_billed_where_it_is_asked_for(tmp_path: Path) -> None:
         row = server.rows(SERVERLESS)[-1]
         assert row["provision_us"] == 2_500_000
         assert row["billed_ms"] < 2_500 < row["billed_startup_ms"]
-        line = server.bill(SERVERLESS)["lines"]["EUW3-ServerlessInf:Mem-4GB"]
+        line = server.bill(SERVERLESS)["lines"]["USE1-ServerlessInf:Mem-4GB"]
         assert Decimal(line["quantity"]) == Decimal(row["billed_startup_ms"]) / 1000
+        assert server.invoke(REALTIME, b" " * 6291457).status_code == 413  # the older limit
 
 
 def failed_start(state: Path, port: int | None = None, **settings: str) -> str:
