@@ -146,10 +146,7 @@ class Bill:
     @property
     def total(self) -> Decimal:
         """The sum of the amounts as shown; charges without a price are not in it."""
-        total = Decimal(0)
-        for charge in self.charges:
-            total = _EXACT.add(total, charge.amount or Decimal(0))
-        return total
+        return total(charge.amount for charge in self.charges)
 
     @property
     def exact(self) -> Fraction:
@@ -174,6 +171,14 @@ def bill(usages: Iterable[Usage], table: PriceTable) -> Bill:
         totals[key] = totals.get(key, 0) + usage.quantity
     charges = (_charge(kind, sku, quantity, table) for kind, sku, quantity in _ordered(totals))
     return Bill(table.region, table.currency, tuple(charges))
+
+
+def total(amounts: Iterable[Decimal | None]) -> Decimal:
+    """The exact sum, whatever the caller's decimal context; None, for no price, is left out."""
+    found = Decimal(0)
+    for amount in amounts:
+        found = _EXACT.add(found, amount or Decimal(0))
+    return found
 
 
 def cost(kind: UsageKind, sku: str, quantity: int, table: PriceTable) -> Decimal | None:

@@ -93,16 +93,26 @@ class VirtualClock:
     async def pause(self, duration_ns: int) -> None:
         await asyncio.sleep(0)
 
-    def advance(self, duration_ns: int) -> None:
-        """Move forward, stopping at every timer on the way, in order, at its own instant."""
-        target = self._now + duration_ns
+    def step(self, target: int) -> bool:
+        """Move to the next timer at or before `target` and fire it, else to `target` itself.
+
+        True if a timer fired: the caller may let what it began run before time goes on.
+        """
         while self._timers and self._timers[0][0] <= target:
             when, _, timer = heapq.heappop(self._timers)
             callback, timer.callback = timer.callback, None
             if callback is not None:
                 self._now = max(self._now, when)
                 callback()
-        self._now = target
+                return True
+        self._now = max(self._now, target)
+        return False
+
+    def advance(self, duration_ns: int) -> None:
+        """Move forward, stopping at every timer on the way, in order, at its own instant."""
+        target = self._now + duration_ns
+        while self.step(target):
+            pass
 
 
 def iso(instant: int) -> str:

@@ -84,6 +84,7 @@ class Counts:
     cold_starts: int = 0
     throttles: int = 0
     errors: int = 0
+    persona: str = ""
 
 
 # Each row takes an older ledger one version up; PRAGMA user_version counts the rows applied.
@@ -296,19 +297,20 @@ class Ledger:
                 "UPDATE meters SET until_ns = ?1 WHERE open = 1 AND until_ns < ?1", (now_ns,)
             )
 
-    def put(self, kind: str, name: str, body: bytes) -> None:
-        """Keep a document; one of the same kind and name is replaced and keeps its place."""
+    def put(self, *documents: tuple[str, str, bytes]) -> None:
+        """Keep documents (kind, name, body), all of them or none; one of the same kind and name
+        is replaced and keeps its place."""
         with self._transaction() as writer:
-            writer.execute(
+            writer.executemany(
                 "INSERT INTO documents (kind, name, body) VALUES (?, ?, ?)"
                 " ON CONFLICT (kind, name) DO UPDATE SET body = excluded.body",
-                (kind, name, body),
+                documents,
             )
 
-    def delete(self, kind: str, name: str) -> None:
-        """Drop a document, if there is one. Usage is never dropped with it."""
+    def delete(self, *documents: tuple[str, str]) -> None:
+        """Drop documents (kind, name), where there are such. Usage is never dropped with them."""
         with self._transaction() as writer:
-            writer.execute("DELETE FROM documents WHERE kind = ? AND name = ?", (kind, name))
+            writer.executemany("DELETE FROM documents WHERE kind = ? AND name = ?", documents)
 
     def get(self, kind: str, name: str) -> bytes | None:
         """The document of that kind and name, or None."""
@@ -553,6 +555,7 @@ def _counts(sums: list[_Sum]) -> dict[str, Counts]:
             so_far.cold_starts + one.cold_starts,
             so_far.throttles + one.throttles,
             so_far.errors + one.errors,
+            one.persona,
         )
     return counts
 

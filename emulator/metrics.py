@@ -90,7 +90,8 @@ class _Series:
         if row.cold_start:
             counters["cold_starts"] += 1
             setup_ns = row.provision_ns + row.runtime_ns + row.load_ns
-            histograms["model_setup_time"].observe(setup_ns)
+            if setup_ns:  # a start that failed has none
+                histograms["model_setup_time"].observe(setup_ns)
 
     def _count_error(self, row: InvocationRow) -> None:
         client_error = row.status < 500

@@ -36,7 +36,8 @@ class RealTimeRules:
     seed: int = 0
     start_limit_ns: int = 240 * SECOND
     answer_limit_ns: int = 60 * SECOND
-    retry_ns: int = 5 * SECOND  # between attempts to replace a worker that does not come up
+    retry_ns: int = 5 * SECOND  # before a worker that failed is tried again; doubles each time
+    retry_longest_ns: int = 3600 * SECOND
 
 
 class Draw:
@@ -76,6 +77,7 @@ class _Instance:
     busy: dict[int, int] = field(default_factory=dict)  # environment -> request
     queue: deque[int] = field(default_factory=deque)
     retry_at: int = NEVER
+    failures: int = 0  # workers lost in a row that had answered nothing
 
     @property
     def outstanding(self) -> int:
@@ -102,6 +104,7 @@ class RealTimePolicy:
         self._draw = Draw(rules.seed)
         self._started = 0
         self._in_service = False
+        self._proven: set[int] = set()  # environments that have answered
 
     def launch(self, now: int, warm: bool) -> list[Action]:
         """Start every worker of every instance; the meter starts once all of them are up."""
@@ -112,6 +115,9 @@ class RealTimePolicy:
 
     def arrive(self, now: int, request: int) -> list[Action]:
         actions = self.tick(now)
+        if not self._instances:  # closed
+            actions.append(Reject(request, Cause.CLOSED))
+            return actions
         instance = self._route()
         self._arrived.append((now + self.rules.answer_limit_ns, request))
         self._waiting[request] = instance
@@ -143,6 +149,8 @@ class RealTimePolicy:
             return actions
         self._waiting.pop(instance.busy.pop(environment), None)
         instance.idle.append(environment)
+        instance.failures = 0
+        self._proven.add(environment)
         self._serve(instance, actions)
         return actions
 
@@ -193,8 +201,12 @@ class RealTimePolicy:
         return earliest
 
     def _route(self) -> _Instance:
-        """The instance for the next request, among those that can answer if there are any."""
-        open_to = [one for one in self._instances if one.healthy] or self._instances
+        """The instance for the next request: one that can answer, else one that is coming up."""
+        open_to = (
+            [one for one in self._instances if one.healthy]
+            or [one for one in self._instances if one.starting]
+            or self._instances
+        )
         if self.rules.routing is Routing.LEAST_OUTSTANDING_REQUESTS:
             return min(open_to, key=lambda instance: instance.outstanding)
         return open_to[self._draw.below(len(open_to))]
@@ -230,17 +242,21 @@ class RealTimePolicy:
     def _lose(self, now: int, environment: int, cause: Cause, actions: list[Action]) -> None:
         """A worker is gone: its request is told why, and another is started.
 
-        One that failed while starting is tried again after a pause, or by the next request; what
-        queued for an instance that cannot answer moves to one that can, or is told why not.
+        One that failed while starting, and one that keeps dying before its first answer, is tried
+        again after a pause, or by the next request; what queued for an instance that cannot answer
+        moves to one that can, or is told why not.
         """
         instance = self._home.pop(environment)
         failed_start = instance.starting.pop(environment, None) is not None
+        instance.failures += environment not in self._proven
+        self._proven.discard(environment)
         if environment in instance.idle:
             instance.idle.remove(environment)
         if (request := instance.busy.pop(environment, None)) is not None:
             self._reject(request, cause, actions)
-        if failed_start:
-            instance.retry_at = now + self.rules.retry_ns
+        if failed_start or instance.failures > 1:
+            doubled = self.rules.retry_ns << min(max(instance.failures - 2, 0), 20)
+            instance.retry_at = now + min(doubled, self.rules.retry_longest_ns)
         else:
             self._staff(now, instance, actions)
         if not instance.healthy:
@@ -250,7 +266,7 @@ class RealTimePolicy:
         queue, instance.queue = instance.queue, deque()
         for request in queue:
             target = self._route()
-            if target.healthy or cause is None or target.starting:
+            if target.healthy or target.starting or cause is None:
                 self._waiting[request] = target
                 target.queue.append(request)
                 self._serve(target, actions)

@@ -23,6 +23,7 @@ from emulator.core import (
 )
 
 NOBODY = -1  # no request
+MAX_LOSSES = 3  # provisioned environments replaced in a row without an answer from any
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class ServerlessPolicy:
         self._request = [NOBODY] * rules.max_concurrency
         self._slots: dict[int, int] = {}  # environment -> slot, of those alive
         self._started = 0
+        self._losses = 0
+        self._closed = False
 
     def launch(self, now: int, warm: bool) -> list[Action]:
         """Start the provisioned floor; for a creation at least one environment, its test start."""
@@ -65,6 +68,9 @@ class ServerlessPolicy:
 
     def arrive(self, now: int, request: int) -> list[Action]:
         actions = self.tick(now)
+        if self._closed:
+            actions.append(Reject(request, Cause.CLOSED))
+            return actions
         slot = pool.claim(self._pool)
         if slot == pool.NONE:
             actions.append(Reject(request, Cause.THROTTLED))
@@ -92,6 +98,7 @@ class ServerlessPolicy:
         slot = self._slots.get(environment, pool.NONE)
         if slot != pool.NONE and self._pool.state[slot] == pool.BUSY:
             self._request[slot] = NOBODY
+            self._losses = 0
             self._rest(now, slot)
             self._restore_floor(now, actions)
         return actions
@@ -102,7 +109,9 @@ class ServerlessPolicy:
         if slot != pool.NONE:
             served = self._pool.state[slot] in (pool.IDLE, pool.BUSY)
             self._lose(slot, cause, actions)
-            if served:  # what fails while starting would fail again: leave it to the next request
+            self._losses += 1
+            # What fails while starting, or again and again, is left to the next request.
+            if served and self._losses <= MAX_LOSSES:
                 self._restore_floor(now, actions)
         return actions
 
@@ -128,6 +137,7 @@ class ServerlessPolicy:
 
     def close(self, now: int) -> list[Action]:
         actions = self.tick(now)
+        self._closed = True
         for environment, slot in sorted(self._slots.items()):
             actions.append(Stop(environment, Cause.CLOSED))
             self._lose(slot, Cause.CLOSED, actions)
@@ -172,7 +182,7 @@ class ServerlessPolicy:
             actions.append(Reject(request, cause))
 
     def _restore_floor(self, now: int, actions: list[Action]) -> None:
-        while (slot := pool.vacant(self._pool, 0, self.rules.provisioned_concurrency)) != pool.NONE:
+        while not self._closed and (slot := pool.vacant(self._pool, 0, self.rules.provisioned_concurrency)) != pool.NONE:
             self._begin(now, slot, pool.WARMING, actions)
 
     def _provisioned(self, slot: int) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 
-from emulator.billing import Bill, Charge, PriceTable, Usage, bill
+from emulator.billing import Bill, Charge, PriceTable, Usage, bill, total
 from emulator.ledger import Counts, UsageRecord
 
 
@@ -26,8 +26,8 @@ class EndpointStatement:
     def document(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "persona": self.persona,
             **asdict(self.counts),
+            "persona": self.persona,
             "total": _plain(self.bill.total),
             "lines": [_line(charge) for charge in self.bill.charges],
         }
@@ -43,7 +43,7 @@ class Statement:
 
     @property
     def total(self) -> Decimal:
-        return sum((one.bill.total for one in self.endpoints), Decimal(0))
+        return total(one.bill.total for one in self.endpoints)
 
     @property
     def complete(self) -> bool:
@@ -75,8 +75,9 @@ def draw_up(
     for record in usages:
         by_endpoint.setdefault(record.endpoint, []).append(record.usage)
         named.setdefault(record.endpoint, record.persona)
-    for name in counts:
+    for name, counted in counts.items():
         by_endpoint.setdefault(name, [])
+        named.setdefault(name, counted.persona)
     entries = (
         EndpointStatement(
             name, named.get(name, ""), counts.get(name, Counts()), bill(by_endpoint[name], table)

@@ -172,14 +172,14 @@ def test_a_bad_row_takes_its_whole_batch_with_it(ledger: Ledger) -> None:
 
 
 def test_documents_are_kept_replaced_and_dropped(ledger: Ledger) -> None:
-    ledger.put("model", "b", b'{"n":1}')
-    ledger.put("model", "a", b'{"n":2}')
-    ledger.put("endpoint", "a", b"\x00\xff")
-    ledger.put("model", "b", b'{"n":3}')
+    ledger.put(("model", "b", b'{"n":1}'))
+    ledger.put(("model", "a", b'{"n":2}'))
+    ledger.put(("endpoint", "a", b"\x00\xff"))
+    ledger.put(("model", "b", b'{"n":3}'))
     assert ledger.all("model") == [b'{"n":3}', b'{"n":2}']
     assert ledger.get("endpoint", "a") == b"\x00\xff"
-    ledger.delete("model", "b")
-    ledger.delete("model", "b")
+    ledger.delete(("model", "b"))
+    ledger.delete(("model", "b"))
     assert ledger.get("model", "b") is None
     assert ledger.all("model") == [b'{"n":2}']
 
@@ -192,16 +192,16 @@ def test_meta_is_remembered(ledger: Ledger) -> None:
 
 
 def test_deleting_an_endpoint_keeps_its_usage(ledger: Ledger) -> None:
-    ledger.put("endpoint", "digits", b"{}")
+    ledger.put(("endpoint", "digits", b"{}"))
     ledger.append([row()])
-    ledger.delete("endpoint", "digits")
+    ledger.delete(("endpoint", "digits"))
     assert len(ledger.usage()) == 3
 
 
 def test_reset_empties_everything(ledger: Ledger) -> None:
     ledger.append([row()])
     ledger.hold("e", "v", "r", UsageKind.INSTANCE, "ml.m5.large", 1, 0)
-    ledger.put("model", "m", b"{}")
+    ledger.put(("model", "m", b"{}"))
     ledger.put_meta("now", "1")
     ledger.reset()
     ledger.beat(100)

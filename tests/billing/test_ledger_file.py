@@ -99,7 +99,7 @@ def test_a_ledger_survives_closing_and_opening(tmp_path: Path) -> None:
     path = tmp_path / "a folder #1?" / "ledger.sqlite"
     first = Ledger.open(path)
     first.append([row()])
-    first.put("model", "m", b"{}")
+    first.put(("model", "m", b"{}"))
     first.close()
     first.close()
     second = Ledger.open(path)

@@ -121,6 +121,16 @@ class Host:
 
     def finish(self) -> None:
         self.believe(self.policy.close(self.now))
+        self.asked += 1
+        after = [
+            *self.policy.arrive(self.now, self.asked),
+            *self.policy.ready(self.now, 1),
+            *self.policy.done(self.now, 1),
+            *self.policy.broken(self.now, 1, Cause.DIED),
+            *self.policy.evict(self.now),
+            *self.policy.tick(self.now + 3600 * SECOND),
+        ]
+        assert after == [Reject(self.asked, Cause.CLOSED)]
         assert not self.open
         assert self.alive == 0
         assert self.held == 0

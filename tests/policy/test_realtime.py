@@ -92,6 +92,41 @@ def test_a_failed_replacement_is_tried_again_by_itself() -> None:
     assert one.tick(2 + 5 * SECOND) == [Start(3)]
 
 
+def test_a_worker_that_keeps_dying_before_an_answer_is_tried_less_and_less_often() -> None:
+    one = in_service()
+    assert one.broken(1, 1, Cause.DIED) == [Start(2)]
+    pauses, now = [], 2
+    for environment in range(2, 15):
+        one.ready(now, environment)
+        assert one.broken(now, environment, Cause.DIED) == []
+        pauses.append(one.next_deadline() - now)
+        now = one.next_deadline()
+        assert one.tick(now) == [Start(environment + 1)]
+    assert pauses[:3] == [5 * SECOND, 10 * SECOND, 20 * SECOND]
+    assert pauses[-1] == 3600 * SECOND
+    one.ready(now, 15)
+    one.arrive(now, 1)
+    one.done(now, 15)
+    assert one.broken(now, 15, Cause.DIED) == [Start(16)]  # it had answered
+
+
+def test_a_queue_moves_to_the_instance_that_is_coming_up() -> None:
+    for seed in range(20):
+        one = RealTimePolicy(RealTimeRules(instances=2, seed=seed))
+        one.launch(0, warm=True)
+        one.ready(0, 1)
+        one.ready(0, 2)
+        one.arrive(0, 1)
+        one.arrive(0, 2)
+        one.broken(1, 1, Cause.DIED)  # 3 starts
+        one.broken(1, 2, Cause.DIED)  # 4 starts
+        one.arrive(2, 3)
+        one.arrive(2, 4)
+        assert not any(isinstance(a, Reject) for a in one.broken(3, 3, Cause.LOAD_FAILED))
+        served = [*one.ready(4, 4), *one.done(5, 4)]
+        assert {a.request for a in served if isinstance(a, Assign)} == {3, 4}
+
+
 def test_sixty_seconds_count_from_arrival_queue_included() -> None:
     one = in_service()
     one.arrive(0, 1)

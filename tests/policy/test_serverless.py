@@ -181,6 +181,16 @@ def test_a_lost_provisioned_environment_is_replaced_but_not_in_a_loop() -> None:
     assert one.broken(3, 2, Cause.LOAD_FAILED) == []
 
 
+def test_a_provisioned_environment_that_keeps_dying_is_left_to_the_next_request() -> None:
+    one = policy(3, provisioned=1)
+    one.launch(0, warm=True)
+    for number in range(1, 4):
+        one.ready(number, number)
+        assert one.broken(number, number, Cause.DIED) == [Start(number + 1, provisioned=True)]
+    one.ready(4, 4)
+    assert one.broken(4, 4, Cause.DIED) == []
+
+
 def test_below_max_concurrency_no_request_is_refused_while_the_floor_starts() -> None:
     one = policy(1, provisioned=1)
     one.launch(0, warm=True)
