@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import resource
+import sqlite3
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -66,21 +67,33 @@ class Server:
             self._beat.cancel()
             with suppress(asyncio.CancelledError):
                 await self._beat
-        await self.hosting.close()
-        self._note_time()
-        self.ledger.close()
-        self.state.close()
+        try:
+            await self.hosting.close()
+            self.hosting.beat()
+            self._note_time()
+        except sqlite3.Error as error:
+            log.error("The last second could not be kept: %s.", error)
+        finally:
+            self.ledger.close()
+            self.state.close()
 
     async def _keep_beating(self) -> None:
         """Each second, what is billed by time is brought up to now and the log is folded in."""
+        failing = False
         while True:
             await asyncio.sleep(BEAT_S)
             try:
                 self.hosting.beat()
                 self._note_time()
                 await asyncio.to_thread(self.ledger.checkpoint)
-            except Exception:
-                log.exception("The ledger could not be brought up to date; trying again.")
+            except sqlite3.Error as error:
+                if not failing:
+                    log.error("The ledger cannot be brought up to date: %s. Trying on.", error)
+                failing = True
+            else:
+                if failing:
+                    log.info("The ledger is up to date again.")
+                failing = False
 
     def _note_time(self) -> None:
         if isinstance(self.clock, VirtualClock):
@@ -98,6 +111,7 @@ class Server:
         for kind in (ControlError, SetupError):
             api.add_exception_handler(kind, rest.answer_error)
         api.add_exception_handler(RequestValidationError, rest.answer_invalid)
+        api.add_exception_handler(sqlite3.Error, rest.answer_unwritable)
         return api
 
 
@@ -136,7 +150,7 @@ class Application:
         await receive()
         try:
             await self.start()
-        except SetupError as error:
+        except LukewarmError as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         await send({"type": "lifespan.startup.complete"})

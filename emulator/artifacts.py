@@ -6,6 +6,7 @@ place given, and only as much as allowed. Nothing of a model is executed or pars
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import tarfile
 import zlib
@@ -45,6 +46,8 @@ def _fill(source: Path, target: Path, limit_bytes: int) -> None:
     elif source.name.endswith((".tar.gz", ".tgz", ".tar")):
         _unpack(source, target, limit_bytes)
     elif source.suffix == ".keras":
+        if source.stat().st_size > limit_bytes:
+            raise SetupError(f"The model {source} has more than {limit_bytes} bytes.")
         shutil.copyfile(source, target / source.name)
     else:
         raise SetupError(
@@ -81,7 +84,7 @@ def _unpack(source: Path, target: Path, limit_bytes: int) -> None:
                         f"The archive {source} unpacks to more than {limit_bytes} bytes."
                     )
                 _unpack_member(archive, member, source, target)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise SetupError(f"The archive {source} is not a readable .tar.gz: {error}.") from error
     except OSError as error:
         if isinstance(error, tarfile.ReadError) or "gzip" in str(error) or "CRC" in str(error):

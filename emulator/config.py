@@ -18,6 +18,7 @@ from emulator.errors import SetupError
 
 PREFIX = "EMULATOR_"
 FILE = "lukewarm.toml"
+MAX_PAYLOAD = 128 * MIB  # half of what a frame to an environment holds
 N = TypeVar("N", int, float)
 
 
@@ -158,13 +159,13 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "serverless_payload_bytes",
         str(4 * MIB),
-        _whole(1, 1 << 31),
+        _whole(1, MAX_PAYLOAD),
         "Largest serverless request and response body.",
     ),
     Setting(
         "realtime_payload_bytes",
         str(25 * MIB),
-        _whole(1, 1 << 31),
+        _whole(1, MAX_PAYLOAD),
         "Largest real-time request and response body; 6291456 is the older limit.",
     ),
     Setting("answer_limit_s", "60", _number(0.01, 3600), "Longest time for one answer."),
@@ -189,7 +190,13 @@ TABLE: tuple[Setting, ...] = (
         _whole(1, 1 << 50),
         "Largest unpacked size of a model archive.",
     ),
-    Setting("grace_s", "30", _number(0, 3600), "How long a stopping server waits for answers."),
+    Setting(
+        "grace_s",
+        "30",
+        _number(0, 3600),
+        "How long `lukewarm serve` waits for answers when it is stopped. With uvicorn itself it is"
+        " its option --timeout-graceful-shutdown.",
+    ),
     Setting("access_log", "false", _switch, "Whether uvicorn logs a line per request."),
     Setting("log_level", "info", _one_of("debug", "info", "warning", "error"), "Log level."),
 )

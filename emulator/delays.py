@@ -24,7 +24,8 @@ class Delays:
         self._seed = seed
 
     def draw_ns(self, variant: str, environment: int) -> int:
-        """The delay of this environment: the same for the same seed, variant and number."""
+        """The delay of environment number `environment` of `variant` ("endpoint/variant"): the
+        same for the same seed, variant and number."""
         if self._rule == "none":
             return 0
         if self._rule != "aws":

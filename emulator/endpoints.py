@@ -17,6 +17,10 @@ from emulator.errors import ResourceLimitExceeded, ValidationException
 from emulator.realtime import Routing
 
 NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+MAX_NAME = 63
+VARIABLE = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+MAX_VARIABLE = 1024  # characters of a name and of a value
+MAX_VARIABLES = 100
 MEMORY_SIZES_MB = (1024, 2048, 3072, 4096, 5120, 6144)
 MAX_CONCURRENCY = 200
 MAX_VARIANTS = 10
@@ -117,11 +121,35 @@ class Quotas:
 
 def check_name(name: str, member: str) -> None:
     """Raises ValidationException, in AWS's words, unless `name` is one an endpoint may have."""
-    if not NAME.fullmatch(name):
+    constraint = ""
+    if len(name) > MAX_NAME:
+        constraint = f"Member must have length less than or equal to {MAX_NAME}"
+    elif not NAME.fullmatch(name):
+        constraint = f"Member must satisfy regular expression pattern: ^{NAME.pattern}"
+    if constraint:
         raise ValidationException(
             f"1 validation error detected: Value '{name}' at '{member}' failed to satisfy "
-            f"constraint: Member must satisfy regular expression pattern: ^{NAME.pattern}"
+            f"constraint: {constraint}"
         )
+
+
+def check_variables(variables: Mapping[str, str]) -> None:
+    """Raises ValidationException unless a container may have this environment (facts 6.1)."""
+    if len(variables) > MAX_VARIABLES:
+        raise ValidationException(
+            f"The environment has {len(variables)} variables; it has at most {MAX_VARIABLES}."
+        )
+    for name, value in variables.items():
+        if not VARIABLE.fullmatch(name) or len(name) > MAX_VARIABLE:
+            raise ValidationException(
+                f"The variable name {name[:80]!r} is not letters, digits and underscores, up to "
+                f"{MAX_VARIABLE} of them, the first no digit."
+            )
+        if len(value) > MAX_VARIABLE or "\0" in value:
+            raise ValidationException(
+                f"The variable {name} has {len(value)} characters; it has at most {MAX_VARIABLE}, "
+                "none of them NUL."
+            )
 
 
 def check_variants(variants: Iterable[Variant]) -> None:

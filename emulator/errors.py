@@ -11,6 +11,7 @@ LukewarmError
  |   +- InternalFailure               500  a fault of ours
  +- ControlError                      what the control plane answers, all 400
  |   +- ValidationException
+ |   |   +- NotFound                  "Could not find ..."; AWS has no code of its own for it
  |   +- ResourceLimitExceeded
  +- SetupError                        the server cannot start, or a model cannot be used as given
 
@@ -92,6 +93,10 @@ class ControlError(LukewarmError):
 
 class ValidationException(ControlError):
     code = "ValidationException"
+
+
+class NotFound(ValidationException):
+    """There is no resource of that name; our own REST answers 404."""
 
 
 class ResourceLimitExceeded(ControlError):

@@ -53,6 +53,12 @@ def response_too_large(place: Place, environment: str, status: int) -> ModelErro
     )
 
 
+def unusable_header(place: Place, environment: str, status: int, value: str) -> ModelError:
+    """The container's content type or custom attributes are no header."""
+    text = f"The container answered with a header that cannot be sent: {value[:80]!r}."
+    return _model_error(place, environment, f"Received server error ({status})", status, text)
+
+
 def unanswered(place: Place, environment: str, cause: Cause, words: str) -> InvocationError:
     """No answer came: `words` is what the environment or the host had to say about it."""
     if cause is Cause.THROTTLED:

@@ -1,33 +1,30 @@
-"""Endpoints in service: creates, restores, invokes and deletes them, and answers what is hosted.
+"""Endpoints in service: created, restored, found, evicted and deleted.
 
-The only place where records, live variants and the ledger meet. Everything runs on the server's
-event loop; what reads much of the ledger does so in a thread.
+The only place where records, live variants and the ledger meet. Everything here runs on the
+server's event loop; what copies or deletes models does so in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import shutil
+import sqlite3
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import orjson
-
-from emulator import artifacts, catalogue, endpoints, faults
+from emulator import catalogue, endpoints, faults, personas
+from emulator.billing import UsageKind
 from emulator.clock import Clock
 from emulator.config import Config
-from emulator.core import SECOND, Persona, Policy
+from emulator.core import Cause, Persona
 from emulator.delays import Delays
 from emulator.endpoints import (
     Endpoint,
     EndpointConfig,
     InstanceConfig,
-    Model,
     Quotas,
     ServerlessConfig,
     Status,
@@ -36,6 +33,7 @@ from emulator.endpoints import (
 from emulator.errors import (
     InvocationError,
     ModelNotReadyException,
+    NotFound,
     ValidationError,
     ValidationException,
 )
@@ -43,14 +41,15 @@ from emulator.journal import Journal
 from emulator.ledger import Ledger
 from emulator.live import LiveVariant, Means, Terms
 from emulator.metrics import Metrics
-from emulator.realtime import Draw, RealTimePolicy, RealTimeRules, choose_variant
+from emulator.realtime import Draw, choose_variant
+from emulator.registry import Registry, Sources
 from emulator.sandbox.protocol import Environment, EnvironmentFailed, Sandbox, Spec, Stats
-from emulator.serverless import ServerlessPolicy, ServerlessRules
 
 log = logging.getLogger("lukewarm.hosting")
 
 SHIPPED_MODEL = Path(__file__).resolve().parent.parent / "model" / "artifacts" / "fashion-mnist"
-WORKERS_VARIABLE = "SAGEMAKER_MODEL_SERVER_WORKERS"  # the inference toolkit's own
+RETRY_S = 1.0  # between attempts to write what has to be written
+Meter = tuple[str, str, str, UsageKind, str, int, int]
 
 
 @dataclass(slots=True)
@@ -77,54 +76,53 @@ class Hosting:
     ) -> None:
         self.config, self.clock, self.ledger, self.sandbox = config, clock, ledger, sandbox
         self.metrics = metrics
+        models_dir = config.state_dir.resolve() / "models"
+        self._registry = Registry(ledger, models_dir, config.model_bytes)
         self._journal = Journal(ledger, metrics.observe)
+        delays = Delays(config.cold_start, config.seed)
         self._means = Means(
-            clock,
-            sandbox,
-            self._journal.write,
-            self._hold,
-            Delays(config.cold_start, config.seed),
-            log_environment,
+            clock, sandbox, self._journal.write, self._hold, delays, log_environment
         )
-        self._models: dict[str, Model] = {}
-        self._configs: dict[str, EndpointConfig] = {}
         self._hosted: dict[str, Hosted] = {}
         self._reserved: dict[str, tuple[Variant, ...]] = {}  # names being made ready
+        self._changing = asyncio.Lock()  # held by a reset, and for a moment by a creation
+        self._owed: deque[Meter] = deque()  # meters that the ledger could not take yet
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- life of the server -------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Bring back what the ledger knows, or make the two endpoints of a first start."""
-        for document in self.ledger.all("model"):
-            model = endpoints.model_from(orjson.loads(document))
-            self._models[model.name] = model
-        for document in self.ledger.all("endpoint-config"):
-            config = endpoints.config_from(orjson.loads(document))
-            self._configs[config.name] = config
-        records = [endpoints.endpoint_from(orjson.loads(d)) for d in self.ledger.all("endpoint")]
-        if not records and not self._models:
-            await self._create_defaults()
-        for record in records:
+        """Bring back what was kept, and make the two endpoints of a first start."""
+        for record in self._registry.load():
             self._restore(record)
+        if not self._registry.initialised:
+            await self._create_defaults()
 
     async def _create_defaults(self) -> None:
-        instances = InstanceConfig("ml.t2.medium", 1)
-        serverless = ServerlessConfig(4096, 10)
-        model = "fashion-mnist"
-        await self.create(
-            "fashion-mnist-realtime",
-            [Variant("AllTraffic", model, instances=instances)],
-            {model: (SHIPPED_MODEL, {})},
+        """One endpoint of each persona for the model that comes along, within the quotas."""
+        name = "fashion-mnist"
+        instances = Variant("AllTraffic", name, instances=InstanceConfig("ml.t2.medium"))
+        await self._create_default(f"{name}-realtime", instances)
+        quotas = self._quotas()
+        serverless = ServerlessConfig(
+            min(4096, quotas.serverless_memory_mb // 1024 * 1024),
+            min(10, quotas.serverless_concurrency),
         )
-        await self.create(
-            "fashion-mnist-serverless",
-            [Variant("AllTraffic", model, serverless=serverless)],
-            {},
-        )
+        if quotas.serverless_endpoints:
+            await self._create_default(
+                f"{name}-serverless", Variant("AllTraffic", name, serverless=serverless)
+            )
+        self._registry.initialise()
+
+    async def _create_default(self, name: str, variant: Variant) -> None:
+        known = variant.model in self._registry.models
+        if name not in self._hosted:  # the first start may have been cut short
+            sources: Sources = {} if known else {variant.model: (SHIPPED_MODEL, {})}
+            await self._create(name, [variant], sources)
 
     def _restore(self, record: Endpoint) -> None:
-        hosted = Hosted(record, self._configs[record.config], draw=Draw(self.config.seed))
+        config = self._registry.configs[record.config]
+        hosted = Hosted(record, config, draw=Draw(self.config.seed))
         self._hosted[record.name] = hosted
         if record.status is Status.CREATING:
             self._spawn(self._bring_up(hosted))
@@ -134,20 +132,14 @@ class Hosting:
             self._spawn(self._take_down(hosted))
 
     async def close(self) -> None:
-        """Stop every environment; what is in flight is answered first, up to the grace period."""
-        deadline = asyncio.get_running_loop().time() + self.config.grace_s
-        while self.in_flight and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)
+        """Stop every environment and reject what is still in flight; the server before us has
+        waited for answers."""
         for task in tuple(self._tasks):
             task.cancel()
-        variants = [one for hosted in self._hosted.values() for one in hosted.live.values()]
-        await asyncio.gather(*(variant.close() for variant in variants))
+        await _close(self.hosted)
         self._journal.flush()
+        self._registry.close()
         await self.sandbox.close()
-
-    @property
-    def in_flight(self) -> int:
-        return sum(v.in_flight for hosted in self._hosted.values() for v in hosted.live.values())
 
     @property
     def settling(self) -> bool:
@@ -156,61 +148,63 @@ class Hosting:
             variant.settling for hosted in self._hosted.values() for variant in hosted.live.values()
         )
 
+    @property
+    def waiting_for(self) -> list[str]:
+        """The endpoints that cannot answer yet."""
+        if self._changing.locked():
+            return ["the server"]
+        return [name for name, hosted in self._hosted.items() if not hosted.settled]
+
     # -- endpoints ----------------------------------------------------------------------------
 
-    async def create(
-        self,
-        name: str,
-        variants: Sequence[Variant],
-        models: Mapping[str, tuple[Path, Mapping[str, str]]],
-    ) -> Endpoint:
+    async def create(self, name: str, variants: Sequence[Variant], sources: Sources) -> Endpoint:
         """Create an endpoint, its configuration of the same name, and the models given.
 
-        `models` maps a model's name to where it is and its container's environment; a variant may
-        name a model that exists. Returns at once with the status Creating. Raises
-        ValidationException, ResourceLimitExceeded, or SetupError for a model that cannot be used.
+        `sources` maps a model's name to where it is and its container's environment; a variant may
+        name a model that exists. Returns with the status Creating as soon as the models are
+        copied. Raises ValidationException, ResourceLimitExceeded, or SetupError for a model that
+        cannot be used as it is.
         """
-        self._check_new(name, variants, models)
-        self._reserved[name.lower()] = tuple(variants)
+        async with self._changing:  # not in the middle of a reset
+            self._check_new(name, variants, sources)
+            self._reserved[name.lower()] = tuple(variants)
         try:
-            for model, (source, variables) in models.items():
-                await self._add_model(model, source, variables)
+            return await self._create(name, variants, sources)
         finally:
             del self._reserved[name.lower()]
+
+    async def _create(self, name: str, variants: Sequence[Variant], sources: Sources) -> Endpoint:
         now = self.clock.now()
         config = EndpointConfig(name, now, tuple(variants))
         hosted = Hosted(Endpoint(name, name, now, now), config, draw=Draw(self.config.seed))
-        self._configs[name] = config
+        await self._registry.add(hosted.record, config, sources, now)
         self._hosted[name] = hosted
-        self._save("endpoint-config", name, config)
-        self._save("endpoint", name, hosted.record)
         self._spawn(self._bring_up(hosted))
         return hosted.record
 
-    def _check_new(
-        self, name: str, variants: Sequence[Variant], models: Mapping[str, object]
-    ) -> None:
+    def _check_new(self, name: str, variants: Sequence[Variant], sources: Sources) -> None:
         endpoints.check_name(name, "endpointName")
         if name.lower() in {*map(str.lower, self._hosted), *self._reserved}:
             raise ValidationException(
                 f'Cannot create already existing endpoint "{self.arn("endpoint", name)}".'
             )
         endpoints.check_variants(variants)
-        for variant in variants:
-            if variant.instances:
-                catalogue.instance_type(variant.instances.instance_type)  # raises if unknown
-            if variant.model not in self._models and variant.model not in models:
-                arn = self.arn("model", variant.model)
-                raise ValidationException(f'Could not find model "{arn}".')
+        for _, variables in sources.values():
+            endpoints.check_variables(variables)
         held = [v for one in self._hosted.values() for v in one.config.variants]
         held += [v for reserved in self._reserved.values() for v in reserved]
         for variant in variants:
+            if variant.instances:
+                catalogue.instance_type(variant.instances.instance_type)  # raises if unknown
+            if variant.model not in self._registry.models and variant.model not in sources:
+                arn = self.arn("model", variant.model)
+                raise ValidationException(f'Could not find model "{arn}".')
             endpoints.check_quotas(variant, held, self._quotas())
 
     def delete(self, name: str) -> None:
         """Take an endpoint out of service; its billing history stays.
 
-        Raises ValidationException if there is none, or while it is being created.
+        Raises NotFound, or ValidationException while it is being created.
         """
         hosted = self.find(name)
         if hosted.record.status is Status.CREATING:
@@ -224,7 +218,7 @@ class Hosting:
     def evict(self, name: str) -> int:
         """Unload the idle environments of a serverless endpoint; how many were ended.
 
-        Raises ValidationException if there is no such endpoint, or if it is always warm.
+        Raises NotFound, or ValidationException if it is always warm.
         """
         hosted = self.find(name)
         if any(variant.persona is Persona.REALTIME for variant in hosted.config.variants):
@@ -236,38 +230,74 @@ class Hosting:
 
     async def reset(self) -> None:
         """Back to a first start: no history, no endpoints but the two defaults. Time stays."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        variants = [one for hosted in self._hosted.values() for one in hosted.live.values()]
-        await asyncio.gather(*(variant.close() for variant in variants))
-        self._journal.flush()
-        for name in self._hosted:
-            self.metrics.forget(name)
-        self._hosted.clear()
-        self._configs.clear()
-        self._models.clear()
-        self.ledger.reset()
-        shutil.rmtree(self._models_dir, ignore_errors=True)
-        await self._create_defaults()
+        async with self._changing:
+            while self._reserved:  # creations that are copying their models
+                await asyncio.sleep(0.01)
+            for task in tuple(self._tasks):
+                task.cancel()
+            gone, self._hosted = self.hosted, {}  # from now on nobody finds them
+            await _close(gone)
+            self._journal.flush()
+            for hosted in gone:
+                self.metrics.forget(hosted.record.name)
+            self._owed.clear()
+            await self._registry.clear()
+            await self._create_defaults()
+
+    def find(self, name: str) -> Hosted:
+        """The endpoint of that name. Raises NotFound."""
+        if name not in self._hosted:
+            raise NotFound(f'Could not find endpoint "{self.arn("endpoint", name)}".')
+        return self._hosted[name]
 
     @property
     def hosted(self) -> list[Hosted]:
         return list(self._hosted.values())
 
-    def find(self, name: str) -> Hosted:
-        """The endpoint of that name. Raises ValidationException if there is none."""
-        if name not in self._hosted:
-            raise ValidationException(f'Could not find endpoint "{self.arn("endpoint", name)}".')
-        return self._hosted[name]
-
     def model_source(self, name: str) -> str:
         """Where the model came from, as it was given."""
-        return self._models[name].source if name in self._models else ""
+        model = self._registry.models.get(name)
+        return model.source if model else ""
+
+    def variant(self, endpoint: str, target: str) -> LiveVariant:
+        """The live variant that takes the next request. Raises ValidationError, ModelNotReady."""
+        hosted = self._hosted.get(endpoint)
+        if hosted is None or hosted.record.status is Status.DELETING:
+            raise ValidationError(
+                f"Endpoint {endpoint} of account {self.config.account} not found."
+            )
+        if hosted.record.status is not Status.IN_SERVICE or not hosted.live:
+            raise _not_in_service(hosted, self.config.account)
+        if target:
+            if target not in hosted.live:
+                raise ValidationError(
+                    f"Variant {target} of endpoint {endpoint} of account {self.config.account} "
+                    f"not found; it has {', '.join(hosted.live)}."
+                )
+            return hosted.live[target]
+        live = list(hosted.live.values())
+        if len(live) == 1:
+            return live[0]
+        return live[choose_variant([one.variant.weight for one in live], hosted.draw)]
+
+    # -- what runs and what it holds ----------------------------------------------------------
 
     def beat(self) -> None:
-        """Bring what is billed by time up to now."""
-        now = self.clock.now()
-        self.ledger.beat(now)
+        """Bring what is billed by time up to now. Raises sqlite3.Error if that cannot be kept."""
+        while self._owed:
+            self.ledger.hold(*self._owed[0])
+            self._owed.popleft()
+        self.ledger.beat(self.clock.now())
+
+    def _hold(
+        self, endpoint: str, variant: str, kind: UsageKind, sku: str, units: int, now: int
+    ) -> None:
+        """Start or end a meter, now or as soon as the ledger can be written again."""
+        self._owed.append((endpoint, variant, self.config.region, kind, sku, units, now))
+        try:
+            self.beat()
+        except sqlite3.Error as error:
+            log.error("A meter of %s cannot be kept yet: %s.", endpoint, error)
 
     async def used(self, hosted: Sequence[Hosted]) -> dict[Environment, Stats]:
         """What the running environments use; measured in a thread, which some backends need."""
@@ -301,132 +331,94 @@ class Hosting:
         """Whether the backend can hold environments to their memory on this machine."""
         return self.sandbox.name != "inline" and sys.platform == "linux"
 
-    # -- invocations --------------------------------------------------------------------------
+    def arn(self, kind: str, name: str) -> str:
+        return faults.Place(self.config.region, self.config.account, "", "").arn(kind, name)
 
-    def variant(self, endpoint: str, target: str) -> LiveVariant:
-        """The live variant that takes the next request. Raises ValidationError, ModelNotReady."""
-        hosted = self._hosted.get(endpoint)
-        if hosted is None or hosted.record.status is Status.DELETING:
-            raise ValidationError(
-                f"Endpoint {endpoint} of account {self.config.account} not found."
-            )
-        if hosted.record.status is not Status.IN_SERVICE or not hosted.live:
-            raise _not_in_service(hosted, self.config.account)
-        if target:
-            if target not in hosted.live:
-                raise ValidationError(
-                    f"Variant {target} of endpoint {endpoint} of account {self.config.account} "
-                    f"not found; it has {', '.join(hosted.live)}."
-                )
-            return hosted.live[target]
-        live = list(hosted.live.values())
-        if len(live) == 1:
-            return live[0]
-        return live[choose_variant([one.variant.weight for one in live], hosted.draw)]
-
-    # -- inside -------------------------------------------------------------------------------
+    # -- into service and out of it -----------------------------------------------------------
 
     async def _bring_up(self, hosted: Hosted) -> None:
-        """Creation: load the model for real; InService or Failed with what it said."""
-        hosted.live = {v.name: self._go_live(hosted, v) for v in hosted.config.variants}
+        """Creation: load the models for real; InService or Failed with what they said."""
+        self._go_live(hosted)
+        failure = await _launch(hosted, warm=True)
+        if failure is not None:
+            await self._fail(hosted, *failure)
+            return
+        await self._persist(lambda: self._turn(hosted, Status.IN_SERVICE))
         for variant in hosted.live.values():
-            try:
-                await variant.launch(warm=True)
-            except EnvironmentFailed as failure:
-                reason = faults.creation_failure(variant.place, failure.cause, failure.message)
-                await self._fail(hosted, reason)
-                return
+            variant.meter()
         hosted.ready = True
-        self._turn(hosted, Status.IN_SERVICE)
 
     async def _bring_back(self, hosted: Hosted) -> None:
         """A restart of the server: real-time instances load again, serverless ones are cold.
 
         An instance that does not come up is tried again by its policy; the endpoint stays.
         """
-        hosted.live = {v.name: self._go_live(hosted, v) for v in hosted.config.variants}
+        self._go_live(hosted)
         for variant in hosted.live.values():
-            try:
-                await variant.launch(warm=False)
-            except EnvironmentFailed as failure:
-                log.error("%s did not come back: %s", hosted.record.name, failure.message)
-        await self.sandbox.open()
+            variant.meter()
+        failure = await _launch(hosted, warm=False)
+        try:
+            await self.sandbox.open()
+        except EnvironmentFailed as failed:
+            failure = failure or (next(iter(hosted.live.values())), failed)
+        if failure is not None and failure[1].cause is not Cause.CLOSED:
+            log.error("%s did not come back: %s", hosted.record.name, failure[1].message)
         hosted.ready = True
 
-    async def _fail(self, hosted: Hosted, reason: str) -> None:
+    async def _fail(self, hosted: Hosted, variant: LiveVariant, failure: EnvironmentFailed) -> None:
+        reason = faults.creation_failure(variant.place, failure.cause, failure.message)
         log.error("%s failed: %s", hosted.record.name, reason)
-        await asyncio.gather(*(variant.close() for variant in hosted.live.values()))
+        await _close([hosted])
         hosted.live = {}
-        self._turn(hosted, Status.FAILED, reason)
+        await self._persist(lambda: self._turn(hosted, Status.FAILED, reason))
 
     async def _take_down(self, hosted: Hosted) -> None:
-        await asyncio.gather(*(variant.close() for variant in hosted.live.values()))
-        name = hosted.record.name
+        await _close([hosted])
         self._journal.flush()  # the last rows belong to the series that is forgotten below
-        self._hosted.pop(name, None)
-        self._configs.pop(hosted.config.name, None)
-        self.ledger.delete("endpoint", name)
-        self.ledger.delete("endpoint-config", hosted.config.name)
-        self.metrics.forget(name)
-        used = {v.model for config in self._configs.values() for v in config.variants}
-        for variant in hosted.config.variants:
-            if variant.model not in used:
-                self._drop_model(variant.model)
+        while True:
+            try:
+                await self._registry.remove(hosted.record)
+                break
+            except sqlite3.Error as error:
+                log.error("%s cannot be forgotten yet: %s.", hosted.record.name, error)
+                await asyncio.sleep(RETRY_S)
+        self._hosted.pop(hosted.record.name, None)
+        self.metrics.forget(hosted.record.name)
 
-    def _go_live(self, hosted: Hosted, variant: Variant) -> LiveVariant:
-        model = self._models[variant.model]
-        place = faults.Place(
-            self.config.region, self.config.account, hosted.record.name, variant.name
-        )
+    def _go_live(self, hosted: Hosted) -> None:
+        for variant in hosted.config.variants:
+            hosted.live[variant.name] = self._live(hosted.record.name, variant)
+
+    def _live(self, endpoint: str, variant: Variant) -> LiveVariant:
+        model = self._registry.models[variant.model]
+        place = faults.Place(self.config.region, self.config.account, endpoint, variant.name)
+        persona = personas.host(self.config, variant, model)
         spec = Spec(
-            label=hosted.record.name,
+            label=endpoint,
             model_dir=Path(model.directory),
-            memory_bytes=_memory_bytes(variant),
-            warm_up=variant.persona is Persona.REALTIME,
+            memory_bytes=persona.memory_bytes,
+            warm_up=persona.warm_up,
             variables=model.variables,
         )
-        policy = _POLICIES[variant.persona](self.config, variant, model)
-        return LiveVariant(place, variant, policy, spec, self._terms(variant), self._means)
-
-    def _terms(self, variant: Variant) -> Terms:
-        if variant.serverless:
-            share = variant.serverless.cpu_share if self.config.cpu_share else None
-            return Terms(self.config.serverless_payload_bytes, self.config.bill_startup, share)
-        return Terms(self.config.realtime_payload_bytes, self.config.bill_startup)
+        terms = Terms(persona.payload_bytes, persona.cpu_share)
+        return LiveVariant(place, variant, persona.policy, spec, terms, self._means)
 
     def _turn(self, hosted: Hosted, status: Status, reason: str = "") -> None:
-        hosted.record = hosted.record.turned(status, self.clock.now(), reason)
-        self._save("endpoint", hosted.record.name, hosted.record)
-        log.info("%s is %s.", hosted.record.name, status.value)
+        """Change the status, in the records first. Raises sqlite3.Error if that cannot be."""
+        record = hosted.record.turned(status, self.clock.now(), reason)
+        self._registry.update(record)
+        hosted.record = record
+        log.info("%s is %s.", record.name, status.value)
 
-    async def _add_model(self, name: str, source: Path, variables: Mapping[str, str]) -> None:
-        endpoints.check_name(name, "modelName")
-        if name in self._models:
-            raise ValidationException(
-                f'Cannot create already existing model "{self.arn("model", name)}".'
-            )
-        directory = self._models_dir / hashlib.sha256(name.encode()).hexdigest()[:16]
-        limit = self.config.model_bytes
-        await asyncio.to_thread(artifacts.prepare, source, directory, limit)
-        model = Model(name, str(directory), str(source), self.clock.now(), dict(variables))
-        self._models[name] = model
-        self._save("model", name, model)
-
-    def _drop_model(self, name: str) -> None:
-        model = self._models.pop(name, None)
-        if model:
-            self.ledger.delete("model", name)
-            shutil.rmtree(model.directory, ignore_errors=True)
-
-    @property
-    def _models_dir(self) -> Path:
-        return self.config.state_dir.resolve() / "models"
-
-    def _save(self, kind: str, name: str, record: Model | EndpointConfig | Endpoint) -> None:
-        self.ledger.put(kind, name, orjson.dumps(endpoints.document(record)))
-
-    def _hold(self, endpoint: str, variant: str, kind: Any, sku: str, units: int, now: int) -> None:
-        self.ledger.hold(endpoint, variant, self.config.region, kind, sku, units, now)
+    async def _persist(self, work: Callable[[], None]) -> None:
+        """Do what has to be written, as soon as it can be."""
+        while True:
+            try:
+                work()
+                return
+            except sqlite3.Error as error:
+                log.error("The ledger cannot be written, trying again: %s.", error)
+                await asyncio.sleep(RETRY_S)
 
     def _quotas(self) -> Quotas:
         return Quotas(
@@ -435,57 +427,35 @@ class Hosting:
             self.config.serverless_endpoints_quota,
         )
 
-    def arn(self, kind: str, name: str) -> str:
-        return faults.Place(self.config.region, self.config.account, "", "").arn(kind, name)
-
-    def _spawn(self, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("An endpoint's task ended with a fault of ours.", exc_info=error)
 
 
-def _realtime(config: Config, variant: Variant, model: Model) -> Policy:
-    assert variant.instances is not None
-    workers = model.variables.get(WORKERS_VARIABLE, "1")
-    return RealTimePolicy(
-        RealTimeRules(
-            instances=variant.instances.count,
-            workers=min(64, int(workers)) if workers.isdigit() and int(workers) else 1,
-            routing=variant.instances.routing,
-            seed=config.seed,
-            start_limit_ns=round(config.realtime_start_s * SECOND),
-            answer_limit_ns=round(config.answer_limit_s * SECOND),
-        )
-    )
+async def _launch(hosted: Hosted, warm: bool) -> tuple[LiveVariant, EnvironmentFailed] | None:
+    """Bring up all variants at once; the first failure, if there is one."""
+    live = list(hosted.live.values())
+    ends = await asyncio.gather(*(one.launch(warm) for one in live), return_exceptions=True)
+    for variant, end in zip(live, ends, strict=True):
+        if isinstance(end, EnvironmentFailed):
+            return variant, end
+        if isinstance(end, BaseException):
+            raise end
+    return None
 
 
-def _serverless(config: Config, variant: Variant, model: Model) -> Policy:
-    assert variant.serverless is not None
-    shortest, longest = config.keep_warm_s
-    return ServerlessPolicy(
-        ServerlessRules(
-            max_concurrency=variant.serverless.max_concurrency,
-            provisioned_concurrency=variant.serverless.provisioned_concurrency,
-            keep_warm_ns=round(shortest * SECOND),
-            keep_warm_longest_ns=round(longest * SECOND),
-            seed=config.seed,
-            start_limit_ns=round(config.serverless_start_s * SECOND),
-            answer_limit_ns=round(config.answer_limit_s * SECOND),
-        )
-    )
-
-
-_POLICIES: dict[Persona, Callable[[Config, Variant, Model], Policy]] = {
-    Persona.REALTIME: _realtime,
-    Persona.SERVERLESS: _serverless,
-}
-
-
-def _memory_bytes(variant: Variant) -> int:
-    if variant.serverless:
-        return variant.serverless.memory_bytes
-    assert variant.instances is not None
-    return catalogue.instance_type(variant.instances.instance_type).memory_bytes
+async def _close(all_hosted: Sequence[Hosted]) -> None:
+    """Close every live variant, whatever happens to the others."""
+    live = [variant for hosted in all_hosted for variant in hosted.live.values()]
+    for end in await asyncio.gather(*(one.close() for one in live), return_exceptions=True):
+        if isinstance(end, Exception):
+            log.error("A variant could not be closed cleanly.", exc_info=end)
 
 
 def _not_in_service(hosted: Hosted, account: str) -> InvocationError:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import Callable
 
+from emulator.errors import InternalFailure
 from emulator.ledger import InvocationRow, Ledger
 
 log = logging.getLogger("lukewarm.ledger")
@@ -28,7 +28,7 @@ class Journal:
     def write(self, row: InvocationRow) -> asyncio.Future[None]:
         """A future, shared by all rows of this turn, that resolves when they are committed.
 
-        It raises sqlite3.OperationalError if they cannot be; none of them is recorded then.
+        It raises InternalFailure if they cannot be; none of them is recorded then.
         """
         self._rows.append(row)
         if self._written is None:
@@ -45,9 +45,12 @@ class Journal:
             return
         try:
             self._ledger.append(rows)
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, callers must not wait for ever
             log.error("The ledger cannot record %d invocations: %s.", len(rows), error)
-            written.set_exception(error)
+            failure = InternalFailure(
+                f"The invocation could not be recorded in the ledger and is not billed: {error}."
+            )
+            written.set_exception(failure)
             written.exception()  # a caller that has gone is not a fault
             return
         written.set_result(None)

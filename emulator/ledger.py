@@ -14,7 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,7 +84,7 @@ class Counts:
     cold_starts: int = 0
     throttles: int = 0
     errors: int = 0
-    persona: str = ""
+    persona: str = field(default="", compare=False)
 
 
 # Each row takes an older ledger one version up; PRAGMA user_version counts the rows applied.

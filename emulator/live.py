@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -48,6 +49,7 @@ from emulator.sandbox.protocol import (
 log = logging.getLogger("lukewarm.live")
 
 NO_SETUP = Setup(0, 0)
+MAX_HEADER = 1024  # characters of a content type or of custom attributes
 # What a request that waited for its own environment's start is rejected with, if that fails.
 _FAILED_STARTS = (Cause.LOAD_FAILED, Cause.START_TIMED_OUT, Cause.DIED, Cause.OUT_OF_MEMORY)
 State = Literal["starting", "idle", "busy"]
@@ -80,6 +82,7 @@ class Pending:
     assigned_mono: int = 0
     assignment: Assign | None = None
     live: Live | None = None
+    reply: Reply | None = None  # given, and held back for the variant's share of a CPU
 
 
 @dataclass(slots=True)
@@ -106,7 +109,6 @@ class Terms:
     """What the host, not the policy, holds this variant's answers to."""
 
     payload_bytes: int
-    bill_startup: bool
     cpu_share: tuple[int, int] | None = None  # vCPUs as numerator, denominator
 
 
@@ -140,10 +142,14 @@ class LiveVariant:
         self._pending: dict[int, Pending] = {}
         self._lives: dict[int, Live] = {}
         self._stopping: set[asyncio.Task[None]] = set()
+        self._releasing: set[asyncio.Task[None]] = set()
         self._words: dict[int, str] = {}  # what a request's environment said when it ended
         self._timer: Timer | None = None
         self._timer_at = NEVER
         self._launching: asyncio.Future[None] | None = None
+        self._held: dict[Resource, int] = {}
+        self._metered = False
+        self._token = uuid.uuid4().hex[:6]  # environments of different lives have different names
         self.closed = False
 
     async def launch(self, warm: bool) -> None:
@@ -158,6 +164,12 @@ class LiveVariant:
             await self._launching
         finally:
             self._launching = None
+
+    def meter(self) -> None:
+        """From now on what the variant holds is billed; until then it is only noted."""
+        self._metered = True
+        for resource, units in self._held.items():
+            self._bill(resource, units)
 
     def invoke(
         self, request_id: str, invocation: Invocation, arrived_mono: int, inference_id: str
@@ -186,6 +198,8 @@ class LiveVariant:
 
     def evict(self) -> int:
         """Unload what is idle; the number of environments ended."""
+        if self.closed:
+            return 0
         actions = self._policy.evict(self._means.clock.now())
         self._perform(actions)
         return sum(isinstance(action, Stop) for action in actions)
@@ -196,6 +210,8 @@ class LiveVariant:
         self._perform(self._policy.close(self._means.clock.now()))
         if self._timer:
             self._timer.cancel()
+        for task in self._releasing:  # their requests have just been answered
+            task.cancel()
         while self._stopping:
             await asyncio.wait(set(self._stopping))
 
@@ -217,7 +233,7 @@ class LiveVariant:
         return len(self._pending)
 
     def environment_name(self, number: int) -> str:
-        return f"{self.place.endpoint}-{self.variant.name}-{number}".lower()
+        return f"{self.place.endpoint}-{self.variant.name}-{self._token}-{number}"
 
     # -- carrying out actions -----------------------------------------------------------------
 
@@ -248,15 +264,20 @@ class LiveVariant:
         live.starting = asyncio.get_running_loop().create_task(self._bring_up(live))
 
     async def _bring_up(self, live: Live) -> None:
-        name = self.environment_name(live.number)
-        live.provision_ns = self._means.delays.draw_ns(self.variant.name, live.number)
+        place = f"{self.place.endpoint}/{self.variant.name}"
+        live.provision_ns = self._means.delays.draw_ns(place, live.number)
         await self._means.clock.pause(live.provision_ns)
-        label = f"{self.place.endpoint}/{self.variant.name}/{name}"
+        label = f"{place}/{self.environment_name(live.number)}"
         spec = replace(self._spec, label=label, log=partial(self._means.log_line, label))
         try:
             environment = await self._means.sandbox.start(spec)
         except EnvironmentFailed as failure:
             self._broken(live, failure)
+            return
+        except Exception as fault:
+            log.exception("%s could not be started.", label)
+            text = f"The environment could not be started: {fault}."
+            self._broken(live, EnvironmentFailed(Cause.LOAD_FAILED, text))
             return
         live.environment = environment
         live.starting = None
@@ -272,19 +293,33 @@ class LiveVariant:
         pending.assigned_at = self._means.clock.now()
         pending.assigned_mono = time.monotonic_ns()
         self._enter(live, "busy")
-        reply = live.environment.invoke(pending.invocation)
+        try:
+            reply = live.environment.invoke(pending.invocation)
+        except Exception as fault:  # noqa: BLE001 - not now: the policy's other actions come first
+            asyncio.get_running_loop().call_soon(self._give_up, live, fault)
+            return
         reply.add_done_callback(partial(self._answered, live, action.request))
+
+    def _give_up(self, live: Live, fault: BaseException) -> None:
+        """An environment that cannot be talked to is as good as dead."""
+        log.error("%s cannot be used.", self.environment_name(live.number), exc_info=fault)
+        text = f"The request could not be handed over: {fault}."
+        self._broken(live, EnvironmentFailed(Cause.DIED, text))
+        self._end(live)
 
     def _stop(self, action: Stop) -> None:
         live = self._lives.pop(action.environment, None)
         if live is None:
             return
         log.debug("%s ends: %s", self.environment_name(live.number), action.cause.value)
-        task = asyncio.get_running_loop().create_task(_end(live))
-        self._stopping.add(task)
-        task.add_done_callback(self._stopping.discard)
+        self._end(live)
         if self._launching and not self._launching.done():
             self._launching.set_exception(EnvironmentFailed(action.cause, ""))
+
+    def _end(self, live: Live) -> None:
+        task = asyncio.get_running_loop().create_task(_stopped(live))
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
 
     def _reject(self, action: Reject) -> None:
         pending = self._pending.pop(action.request)
@@ -305,18 +340,20 @@ class LiveVariant:
         return max(real, self._means.clock.now() - pending.assigned_at)
 
     def _hold(self, action: Hold) -> None:
-        now, variant = self._means.clock.now(), self.variant
-        if action.resource is Resource.PROVISIONED and variant.serverless:
-            kind, sku = UsageKind.PROVISIONED_USAGE, str(variant.serverless.memory_mb)
-            self._means.hold(self.place.endpoint, variant.name, kind, sku, action.units, now)
+        self._held[action.resource] = action.units
+        if self._metered:
+            self._bill(action.resource, action.units)
+
+    def _bill(self, resource: Resource, units: int) -> None:
+        now, variant, meters = self._means.clock.now(), self.variant, []
+        if resource is Resource.PROVISIONED and variant.serverless:
+            meters = [(UsageKind.PROVISIONED_USAGE, str(variant.serverless.memory_mb), units)]
         elif variant.instances:
-            kind, sku = UsageKind.INSTANCE, variant.instances.instance_type
-            self._means.hold(self.place.endpoint, variant.name, kind, sku, action.units, now)
-            if volume := variant.instances.volume_gb:
-                self._means.hold(
-                    self.place.endpoint, variant.name, UsageKind.VOLUME, "gp2",
-                    action.units * volume, now,
-                )  # fmt: skip
+            meters = [(UsageKind.INSTANCE, variant.instances.instance_type, units)]
+            if volume_gb := variant.instances.volume_gb:
+                meters.append((UsageKind.VOLUME, "gp2", units * volume_gb))
+        for kind, sku, held in meters:
+            self._means.hold(self.place.endpoint, variant.name, kind, sku, held, now)
 
     # -- what environments report -------------------------------------------------------------
 
@@ -328,15 +365,18 @@ class LiveVariant:
             self._broken(live, failure)
             return
         if failure is not None:
-            raise failure
+            self._give_up(live, failure)
+            return
         reply = future.result()
         model_ns = self._stretched(reply)
-        if model_ns > reply.model_ns:
+        pending = self._pending.get(request)
+        if model_ns > reply.model_ns and pending is not None:
+            pending.reply = reply
             task = asyncio.get_running_loop().create_task(
                 self._release_later(live, request, reply, model_ns)
             )
-            self._stopping.add(task)
-            task.add_done_callback(self._stopping.discard)
+            self._releasing.add(task)
+            task.add_done_callback(self._releasing.discard)
         else:
             self._release(live, request, reply, model_ns)
 
@@ -366,6 +406,9 @@ class LiveVariant:
         name = self.environment_name(live.number)
         if not 200 <= reply.status < 300:
             return faults.container_answered(self.place, name, reply.status, reply.body)
+        for header in (reply.content_type, reply.custom_attributes):
+            if len(header) > MAX_HEADER or not header.isprintable():
+                return faults.unusable_header(self.place, name, reply.status, header)
         if len(reply.body) > self.terms.payload_bytes:
             return faults.response_too_large(self.place, name, reply.status)
         return None
@@ -376,8 +419,12 @@ class LiveVariant:
 
     def _broken(self, live: Live, failure: EnvironmentFailed) -> None:
         """The environment is gone: say so once, to the log, to the policy and to a launch."""
-        if self._lives.pop(live.number, None) is None:
+        if live.number not in self._lives:
             return
+        for request, one in list(self._pending.items()):
+            if one.live is live and one.reply:  # it answered before it died
+                self._release(live, request, one.reply, self._stretched(one.reply))
+        self._lives.pop(live.number, None)
         log.warning("%s: %s", self.environment_name(live.number), failure.message)
         starting = live.state == "starting"
         if starting and self._launching and not self._launching.done():
@@ -479,7 +526,7 @@ def _hand_over(
         answer.set_result(served)
 
 
-async def _end(live: Live) -> None:
+async def _stopped(live: Live) -> None:
     if live.starting:
         live.starting.cancel()
         await asyncio.wait({live.starting})

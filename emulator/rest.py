@@ -6,7 +6,11 @@ Everything that comes in is validated by pydantic; everything that goes out has 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import reprlib
+import sqlite3
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -32,7 +36,7 @@ from emulator.endpoints import (
     ServerlessConfig,
     Variant,
 )
-from emulator.errors import ValidationException
+from emulator.errors import NotFound, SetupError, ValidationException
 from emulator.hosting import Hosted, Hosting
 from emulator.ledger import InvocationRow
 from emulator.live import Live, LiveVariant
@@ -40,7 +44,8 @@ from emulator.realtime import Routing
 from emulator.sandbox.protocol import Environment, Stats
 from emulator.statement import Statement, draw_up
 
-MAX_ADVANCE_S = 366 * 86_400 * 10
+MAX_ADVANCE_S = 366 * 86_400
+LATEST_NS = 7_258_118_400 * SECOND  # the year 2200; the ledger's instants are 64-bit
 SETTLE_S = 30.0
 
 
@@ -195,6 +200,14 @@ class PingView(BaseModel):
     waiting_for: list[str]
 
 
+def _path(text: str) -> Path:
+    """A path with `~` for a home directory. Raises SetupError if there is no such home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise SetupError(f"There is no model at {text}: nobody has that name here.") from None
+
+
 def _instant(text: object) -> int:
     """Nanoseconds of an ISO 8601 date or of seconds since the epoch."""
     try:
@@ -231,7 +244,7 @@ def router(hosting: Hosting) -> APIRouter:
     @routes.get("/ping", response_model=PingView, tags=["health"])
     def ping(response: Response) -> PingView:
         """200 once every endpoint can answer, 503 until then."""
-        waiting = [one.record.name for one in hosting.hosted if not one.settled]
+        waiting = hosting.waiting_for
         response.status_code = 503 if waiting else 200
         return PingView(status="starting" if waiting else "ok", waiting_for=waiting)
 
@@ -262,6 +275,7 @@ def router(hosting: Hosting) -> APIRouter:
 
 def _emulator(hosting: Hosting) -> APIRouter:
     routes = APIRouter()
+    advancing = asyncio.Lock()
 
     @routes.get("/endpoints")
     async def endpoints() -> EndpointsView:
@@ -286,7 +300,7 @@ def _emulator(hosting: Hosting) -> APIRouter:
         """Create an endpoint from a model on this machine; it is Creating until it has loaded."""
         variants = [_variant(name, one) for one in body.variants]
         models = {
-            variant.model: (Path(one.model).expanduser(), one.variables)
+            variant.model: (_path(one.model), one.variables)
             for variant, one in zip(variants, body.variants, strict=True)
         }
         record = await hosting.create(name, variants, models)
@@ -328,15 +342,16 @@ def _emulator(hosting: Hosting) -> APIRouter:
     async def advance(body: AdvanceBody) -> ClockView:
         """Move the virtual clock. What expires on the way expires; nothing sleeps.
 
-        Environments that are starting finish first; requests in flight see the time pass.
+        Environments that are starting, or are started on the way, finish first (within 30 s of
+        real time); requests in flight see the time pass.
         """
         if not isinstance(hosting.clock, VirtualClock):
             raise ValidationException(
                 "The clock is the wall clock, which cannot be advanced; start the server with "
                 "EMULATOR_CLOCK=virtual."
             )
-        await _settle(hosting)
-        hosting.clock.advance(round(body.seconds * SECOND))
+        async with advancing:
+            await _advance(hosting, hosting.clock, round(body.seconds * SECOND))
         hosting.beat()
         return _clock(hosting)
 
@@ -350,7 +365,8 @@ def _emulator(hosting: Hosting) -> APIRouter:
 
 
 async def _statement(hosting: Hosting) -> Statement:
-    hosting.beat()
+    with suppress(sqlite3.Error):  # a ledger that cannot be written can still be read
+        hosting.beat()
     config = hosting.config
     usages, counts = await asyncio.to_thread(hosting.ledger.statement, config.bill_startup)
     personas = {one.record.name: one.config.variants[0].persona.value for one in hosting.hosted}
@@ -358,11 +374,34 @@ async def _statement(hosting: Hosting) -> Statement:
     return draw_up(usages, counts, personas, table, config.bill_startup)
 
 
-async def _settle(hosting: Hosting) -> None:
-    """Wait until nothing is starting: under a virtual clock a real start takes no time."""
+async def _advance(hosting: Hosting, clock: VirtualClock, duration_ns: int) -> None:
+    """From timer to timer; under a virtual clock a real start takes no time, so it is waited for.
+
+    What has not started within 30 s of real time is not waited for again: time goes on.
+    """
+    target = clock.now() + duration_ns
+    if target > LATEST_NS:
+        raise ValidationException(
+            f"Time stands at {iso(clock.now())}; {duration_ns / SECOND:g} s later is past "
+            f"{iso(LATEST_NS)}, which is as far as it goes."
+        )
+    patient = True
+    moving = True
+    while moving:
+        await asyncio.sleep(0)
+        if patient and hosting.settling:
+            patient = await _settle(hosting)
+        moving = clock.step(target)
+
+
+async def _settle(hosting: Hosting) -> bool:
+    """Wait until nothing is starting; False if that takes too long."""
     deadline = asyncio.get_running_loop().time() + SETTLE_S
-    while hosting.settling and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.01)
+    while hosting.settling:
+        if asyncio.get_running_loop().time() > deadline:
+            return False
+        await asyncio.sleep(0.005)
+    return True
 
 
 def _clock(hosting: Hosting) -> ClockView:
@@ -439,7 +478,9 @@ def _variant(endpoint: str, body: VariantBody) -> Variant:
         instances = InstanceConfig(
             two.instance_type, two.instance_count, two.routing, two.volume_gb
         )
-    return Variant(body.name, f"{endpoint}-{body.name}"[:63], serverless, instances, body.weight)
+    digest = hashlib.sha256(f"{endpoint}/{body.name}".encode()).hexdigest()[:8]
+    model = f"{endpoint[:54].rstrip('-')}-{digest}"  # unlike any other variant's
+    return Variant(body.name, model, serverless, instances, body.weight)
 
 
 def _invocation(row: InvocationRow) -> InvocationView:
@@ -458,9 +499,14 @@ _IN_MICROSECONDS = ("queue", "provision", "runtime", "load", "cpu")
 
 async def answer_error(request: Request, error: Exception) -> Response:
     """Errors of the control plane and of set-up, as our own REST words them: `{"detail": ...}`."""
-    missing = "Could not find" in str(error)
-    status = 404 if missing else 400
+    status = 404 if isinstance(error, NotFound) else 400
     return JSONResponse({"detail": str(error)}, status_code=status)
+
+
+async def answer_unwritable(request: Request, error: Exception) -> Response:
+    """The ledger could not be read or written: nothing was changed."""
+    text = f"The ledger cannot be used ({error}); nothing was changed. Is the disk full?"
+    return JSONResponse({"detail": text}, status_code=503)
 
 
 async def answer_invalid(request: Request, error: Exception) -> Response:
@@ -471,8 +517,7 @@ async def answer_invalid(request: Request, error: Exception) -> Response:
         text = "The body has to be a JSON object, sent with Content-Type: application/json."
         return JSONResponse({"detail": text}, status_code=422)
     place = ".".join(str(part) for part in first["loc"])
-    given = repr(first.get("input"))
-    given = given if len(given) <= 80 else given[:77] + "..."
+    given = reprlib.repr(first.get("input"))
     return JSONResponse(
         {"detail": f"{place} is {given}: {first['msg'].removeprefix('Value error, ')}."},
         status_code=422,

@@ -182,7 +182,8 @@ class ServerlessPolicy:
             actions.append(Reject(request, cause))
 
     def _restore_floor(self, now: int, actions: list[Action]) -> None:
-        while not self._closed and (slot := pool.vacant(self._pool, 0, self.rules.provisioned_concurrency)) != pool.NONE:
+        floor = 0 if self._closed else self.rules.provisioned_concurrency
+        while (slot := pool.vacant(self._pool, 0, floor)) != pool.NONE:
             self._begin(now, slot, pool.WARMING, actions)
 
     def _provisioned(self, slot: int) -> bool:

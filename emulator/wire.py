@@ -6,7 +6,6 @@ Bodies are opaque bytes here; only the environment parses them. The rest of the 
 
 from __future__ import annotations
 
-import sqlite3
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -17,7 +16,6 @@ import orjson
 
 from emulator.billing import PriceTable, UsageKind, cost
 from emulator.errors import (
-    InternalFailure,
     InvocationError,
     ModelError,
     PayloadTooLarge,
@@ -25,7 +23,7 @@ from emulator.errors import (
     ValidationError,
 )
 from emulator.hosting import Hosting
-from emulator.live import LiveVariant, Served
+from emulator.live import MAX_HEADER, LiveVariant, Served
 from emulator.sandbox.protocol import Invocation
 
 Scope = MutableMapping[str, Any]
@@ -34,7 +32,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 PREFIX, SUFFIX = "/endpoints/", "/invocations"
-MAX_ATTRIBUTES = 1024
 MAX_INFERENCE_ID = 64
 _DRAINED = 64 << 20  # how much of a refused body is read, so that its sender sees the answer
 
@@ -43,6 +40,7 @@ _UNSUPPORTED = {
     b"x-amzn-sagemaker-target-container-hostname": "names a container of a pipeline",
     b"x-amzn-sagemaker-inference-component": "names an inference component",
     b"x-amzn-sagemaker-session-id": "asks for a stateful session",
+    b"x-amzn-sagemaker-enable-explanations": "asks for explanations by an explainer",
 }
 
 
@@ -90,22 +88,14 @@ class Wire:
         target = _text(headers, b"x-amzn-sagemaker-target-variant")
         variant = self.hosting.variant(name, target)
         limit = variant.terms.payload_bytes
-        try:
-            body, size = await _read(receive, limit, int(headers.get(b"content-length") or 0))
-            if size > limit:
-                error = _oversize(variant, request_id, limit)
-                return await variant.refuse(request_id, error, size, arrived)
-            variant = self._still_there(variant, name, target)
-            invocation, inference_id = _invocation(body, headers)
-            return await variant.invoke(request_id, invocation, arrived, inference_id)
-        except sqlite3.Error as error:
-            raise InternalFailure(
-                f"The invocation could not be recorded in the ledger and is not billed: {error}."
-            ) from error
-
-    def _still_there(self, variant: LiveVariant, name: str, target: str) -> LiveVariant:
-        """While the body came in, the endpoint may have been deleted or replaced."""
-        return self.hosting.variant(name, target) if variant.closed else variant
+        body, size = await _read(receive, limit, int(headers.get(b"content-length") or 0))
+        if variant.closed:  # while the body came in
+            variant = self.hosting.variant(name, target)
+        if size > limit:
+            error = _oversize(variant, request_id, limit)
+            return await variant.refuse(request_id, error, size, arrived)
+        invocation, inference_id = _invocation(body, headers)
+        return await variant.invoke(request_id, invocation, arrived, inference_id)
 
     async def _answer(self, send: Send, served: Served) -> None:
         row = served.row
@@ -129,7 +119,7 @@ class Wire:
             (b"content-type", reply.content_type.encode("latin-1", "replace")),
         ]
         if reply.custom_attributes:
-            attributes = reply.custom_attributes[:MAX_ATTRIBUTES].encode("latin-1", "replace")
+            attributes = reply.custom_attributes[:MAX_HEADER].encode("latin-1", "replace")
             headers.append((b"x-amzn-sagemaker-custom-attributes", attributes))
         await _send(send, 200, headers + extra, reply.body)
 
@@ -195,9 +185,9 @@ def _invocation(body: bytes, headers: dict[bytes, bytes]) -> tuple[Invocation, s
                 f"The header {header.decode()} {meaning}, which this endpoint is not; leave it out."
             )
     attributes = _text(headers, b"x-amzn-sagemaker-custom-attributes")
-    if len(attributes) > MAX_ATTRIBUTES or not attributes.isascii():
+    if len(attributes) > MAX_HEADER or not attributes.isascii():
         raise ValidationError(
-            f"CustomAttributes has {len(attributes)} characters; it is at most {MAX_ATTRIBUTES}, "
+            f"CustomAttributes has {len(attributes)} characters; it is at most {MAX_HEADER}, "
             "all of them ASCII."
         )
     inference_id = _text(headers, b"x-amzn-sagemaker-inference-id")
@@ -207,6 +197,11 @@ def _invocation(body: bytes, headers: dict[bytes, bytes]) -> tuple[Invocation, s
         )
     content_type = _text(headers, b"content-type")
     accept = _text(headers, b"accept")
+    for name, value in (("ContentType", content_type), ("Accept", accept)):
+        if len(value) > MAX_HEADER:
+            raise ValidationError(
+                f"{name} has {len(value)} characters; it has at most {MAX_HEADER}."
+            )
     return Invocation(body, content_type, accept, attributes), inference_id
 
 

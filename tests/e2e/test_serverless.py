@@ -320,7 +320,9 @@ def test_output_of_the_environment_is_in_the_log_with_its_origin(
     script = "def handler(data, context):\n    print('seen in the log')\n" + OK
     server.deploy(name, serverless(archive(tmp_path, script)))
     server.invoke(name)
-    wanted = f"{name}/AllTraffic/{name}-alltraffic-1 | seen in the log"
+    (environment,) = server.environments(name)
+    assert environment["id"].startswith(f"{name}-AllTraffic-")
+    wanted = f"{name}/AllTraffic/{environment['id']} | seen in the log"
     until(lambda: wanted in server.log.read_text(), wanted)
 
 

@@ -123,8 +123,8 @@ def test_a_queue_moves_to_the_instance_that_is_coming_up() -> None:
         one.arrive(2, 3)
         one.arrive(2, 4)
         assert not any(isinstance(a, Reject) for a in one.broken(3, 3, Cause.LOAD_FAILED))
-        served = [*one.ready(4, 4), *one.done(5, 4)]
-        assert {a.request for a in served if isinstance(a, Assign)} == {3, 4}
+        served = [*one.ready(4, 4), *one.done(5, 4), *one.done(6, 4)]
+        assert {a.request for a in served if isinstance(a, Assign)} >= {3, 4}
 
 
 def test_sixty_seconds_count_from_arrival_queue_included() -> None:

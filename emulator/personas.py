@@ -1,0 +1,82 @@
+"""The personas, one row each: which policy decides for a variant, and what its host holds it to.
+
+A new persona is a policy of its own, a member of `core.Persona`, and a row of the table here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from emulator import catalogue
+from emulator.config import Config
+from emulator.core import SECOND, Persona, Policy
+from emulator.endpoints import Model, Variant
+from emulator.realtime import RealTimePolicy, RealTimeRules
+from emulator.serverless import ServerlessPolicy, ServerlessRules
+
+WORKERS_VARIABLE = "SAGEMAKER_MODEL_SERVER_WORKERS"  # the inference toolkit's own
+MAX_WORKERS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """How a variant is hosted. `memory_bytes` is each environment's limit, `payload_bytes` that of
+    a body in either direction, `cpu_share` the vCPUs as numerator and denominator (None: all)."""
+
+    policy: Policy
+    memory_bytes: int
+    payload_bytes: int
+    warm_up: bool
+    cpu_share: tuple[int, int] | None = None
+
+
+def host(config: Config, variant: Variant, model: Model) -> Hosted:
+    """The hosting of one variant, with a policy of its own."""
+    return _PERSONAS[variant.persona](config, variant, model)
+
+
+def _realtime(config: Config, variant: Variant, model: Model) -> Hosted:
+    assert variant.instances is not None
+    rules = RealTimeRules(
+        instances=variant.instances.count,
+        workers=_workers(model),
+        routing=variant.instances.routing,
+        seed=config.seed,
+        start_limit_ns=round(config.realtime_start_s * SECOND),
+        answer_limit_ns=round(config.answer_limit_s * SECOND),
+    )
+    memory_bytes = catalogue.instance_type(variant.instances.instance_type).memory_bytes
+    return Hosted(RealTimePolicy(rules), memory_bytes, config.realtime_payload_bytes, warm_up=True)
+
+
+def _serverless(config: Config, variant: Variant, model: Model) -> Hosted:
+    assert variant.serverless is not None
+    shortest, longest = config.keep_warm_s
+    rules = ServerlessRules(
+        max_concurrency=variant.serverless.max_concurrency,
+        provisioned_concurrency=variant.serverless.provisioned_concurrency,
+        keep_warm_ns=round(shortest * SECOND),
+        keep_warm_longest_ns=round(longest * SECOND),
+        seed=config.seed,
+        start_limit_ns=round(config.serverless_start_s * SECOND),
+        answer_limit_ns=round(config.answer_limit_s * SECOND),
+    )
+    return Hosted(
+        ServerlessPolicy(rules),
+        variant.serverless.memory_bytes,
+        config.serverless_payload_bytes,
+        warm_up=False,
+        cpu_share=variant.serverless.cpu_share if config.cpu_share else None,
+    )
+
+
+def _workers(model: Model) -> int:
+    asked = model.variables.get(WORKERS_VARIABLE, "")
+    return min(MAX_WORKERS, int(asked)) if asked.isdecimal() and int(asked) else 1
+
+
+_PERSONAS: dict[Persona, Callable[[Config, Variant, Model], Hosted]] = {
+    Persona.REALTIME: _realtime,
+    Persona.SERVERLESS: _serverless,
+}
