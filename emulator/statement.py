@@ -24,10 +24,11 @@ class EndpointStatement:
     bill: Bill
 
     def document(self) -> dict[str, Any]:
+        counted = {key: value for key, value in asdict(self.counts).items() if key != "persona"}
         return {
             "name": self.name,
-            **asdict(self.counts),
             "persona": self.persona,
+            **counted,
             "total": _plain(self.bill.total),
             "lines": [_line(charge) for charge in self.bill.charges],
         }
