@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 
 from emulator import catalogue, documentation, rest
+from emulator.billing import Tariff
 from emulator.clock import Clock, VirtualClock, WallClock
 from emulator.config import Config, read
 from emulator.core import SECOND
@@ -52,7 +53,7 @@ class Server:
         self.clock = self._clock()
         name = backends.default_backend() if config.sandbox == "auto" else config.sandbox
         self.hosting = Hosting(config, self.clock, self.ledger, Metrics(), backends.create(name))
-        self.wire = Wire(self.hosting, self.prices)
+        self.wire = Wire(self.hosting, Tariff(self.prices))
         self.api = self._api()
         self._beat: asyncio.Task[None] | None = None
 

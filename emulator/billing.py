@@ -186,6 +186,39 @@ def cost(kind: UsageKind, sku: str, quantity: int, table: PriceTable) -> Decimal
     return _charge(kind, sku, Usage(kind, sku, quantity).quantity, table).amount
 
 
+class Tariff:
+    """`cost` for where it is asked at every call: the same figures, from rates worked out once."""
+
+    def __init__(self, table: PriceTable) -> None:
+        self._table = table
+        self._rates: dict[tuple[UsageKind, str], tuple[int, int] | None] = {}
+
+    def quanta(self, kind: UsageKind, sku: str, quantity: int) -> int | None:
+        """The cost of this much usage in units of 1e-15, half to even; None without a price."""
+        key = (kind, sku)
+        if key not in self._rates:
+            self._rates[key] = self._rate(kind, sku)
+        rate = self._rates[key]
+        if rate is None:
+            return None
+        whole, rest = divmod(quantity * rate[0], rate[1])
+        return whole + (2 * rest > rate[1] or (2 * rest == rate[1] and whole % 2 == 1))
+
+    def _rate(self, kind: UsageKind, sku: str) -> tuple[int, int] | None:
+        """Units of 1e-15 for one base unit, as numerator and denominator."""
+        price = self._table.find(kind, sku)
+        if price is None:
+            return None
+        rate = Fraction(price.amount) * 10**PLACES / MEASURES[kind].base_units
+        return rate.numerator, rate.denominator
+
+
+def plain(quanta: int) -> str:
+    """An amount in units of 1e-15 as a decimal number without idle zeros."""
+    whole, places = divmod(quanta, 10**PLACES)
+    return f"{whole}.{places:0{PLACES}d}".rstrip("0").rstrip(".")
+
+
 def usage_type(kind: UsageKind, sku: str, prefix: str) -> str:
     """The name on AWS's invoice, such as `EUW3-ServerlessInf:Mem-4GB` for sku "4096"."""
     gb = shown(Fraction(int(sku), 1024)) if sku.isdecimal() else sku

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from emulator.billing import PriceTable, UsageKind, cost
+from emulator.billing import Tariff, UsageKind, plain
 from emulator.errors import (
     InvocationError,
     ModelError,
@@ -53,7 +53,7 @@ class Wire:
     """The invocation route of one server."""
 
     hosting: Hosting
-    prices: PriceTable
+    tariff: Tariff
 
     @staticmethod
     def takes(scope: Scope) -> bool:
@@ -146,9 +146,9 @@ class Wire:
             if row.provisioned:
                 kind = UsageKind.PROVISIONED_DURATION
             parts.append((kind, str(row.memory_mb), self._billed_ms(served)))
-        costs = [cost(kind, sku, quantity, self.prices) for kind, sku, quantity in parts]
+        costs = [self.tariff.quanta(kind, sku, quantity) for kind, sku, quantity in parts]
         known = [one for one in costs if one is not None]
-        return f"{sum(known):f}" if len(known) == len(costs) else "no price"
+        return plain(sum(known)) if len(known) == len(costs) else "no price"
 
 
 async def _read(receive: Receive, limit: int, announced: int) -> tuple[bytes, int]:

@@ -16,14 +16,17 @@ from emulator.billing import (
     QUANTUM,
     Price,
     PriceTable,
+    Tariff,
     Usage,
     UsageKind,
     bill,
     cost,
+    plain,
     serverless_billed_ms,
     shown,
     usage_type,
 )
+from emulator.catalogue import price_table
 from emulator.core import GIB
 
 
@@ -199,3 +202,14 @@ def test_a_negative_duration_is_refused() -> None:
 )
 def test_usage_types_are_those_of_the_invoice(kind: UsageKind, sku: str, name: str) -> None:
     assert usage_type(kind, sku, "EUW3") == name
+
+
+@given(
+    st.sampled_from(list(UsageKind)),
+    st.sampled_from(["", "1024", "4096", "ml.t2.medium", "gp2"]),
+    st.integers(0, 10**18),
+)
+def test_a_tariff_gives_what_cost_gives(kind: UsageKind, sku: str, quantity: int) -> None:
+    table = price_table("eu-west-3")
+    quanta, exact = Tariff(table).quanta(kind, sku, quantity), cost(kind, sku, quantity, table)
+    assert (None if quanta is None else Decimal(plain(quanta))) == exact

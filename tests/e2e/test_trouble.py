@@ -125,7 +125,9 @@ def test_instances_are_not_billed_before_they_are_in_service(
     (tmp_path / "good").mkdir()
     (tmp_path / "bad").mkdir()
     gate = tmp_path / "open"
-    script = GATED.replace("{gate!r}", repr(str(gate))) + "raise RuntimeError('the second is broken')\n"
+    script = (
+        GATED.replace("{gate!r}", repr(str(gate))) + "raise RuntimeError('the second is broken')\n"
+    )
     good, bad = archive(tmp_path / "good", HANG), archive(tmp_path / "bad", script)
     server.create(name, realtime(good, name="A"), realtime(bad, name="B"))
     until(
