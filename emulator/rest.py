@@ -242,7 +242,7 @@ def router(hosting: Hosting) -> APIRouter:
         return {"name": "Lukewarm", "documentation": "/docs", "bill": "/billing"}
 
     @routes.get("/ping", response_model=PingView, tags=["health"])
-    def ping(response: Response) -> PingView:
+    async def ping(response: Response) -> PingView:
         """200 once every endpoint can answer, 503 until then."""
         waiting = hosting.waiting_for
         response.status_code = 503 if waiting else 200
