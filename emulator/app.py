@@ -46,13 +46,13 @@ class Server:
         self.prices = catalogue.price_table(config.region)
         self.state = StateDirectory(config.state_dir)
         try:
+            sandbox = backends.create(_backend(config))
             self.ledger = Ledger.open(self.state.ledger)
-        except LukewarmError:
+        except Exception:
             self.state.close()
             raise
         self.clock = self._clock()
-        name = backends.default_backend() if config.sandbox == "auto" else config.sandbox
-        self.hosting = Hosting(config, self.clock, self.ledger, Metrics(), backends.create(name))
+        self.hosting = Hosting(config, self.clock, self.ledger, Metrics(), sandbox)
         self.wire = Wire(self.hosting, Tariff(self.prices))
         self.api = self._api()
         self._beat: asyncio.Task[None] | None = None
@@ -138,9 +138,14 @@ class Application:
         config = read(os.environ if self._environ is None else self._environ)
         _set_up_logging(config)
         _raise_descriptor_limit()
-        self.server = Server(config)
-        await self.server.start()
-        return self.server
+        server = Server(config)
+        try:
+            await server.start()
+        except BaseException:
+            await server.stop()
+            raise
+        self.server = server
+        return server
 
     async def stop(self) -> None:
         server, self.server = self.server, None
@@ -151,8 +156,14 @@ class Application:
         await receive()
         try:
             await self.start()
-        except LukewarmError as error:
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
+        except Exception as error:
+            # Otherwise uvicorn takes it for an application without a lifespan, and runs it.
+            text = str(error)
+            if not isinstance(error, LukewarmError):
+                text = f"The server cannot start: {error}."
+            if not isinstance(error, LukewarmError | OSError | sqlite3.Error):
+                log.exception("A fault of ours.")
+            await send({"type": "lifespan.startup.failed", "message": text})
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -163,6 +174,10 @@ class Application:
 def create_app(environ: Mapping[str, str] | None = None) -> Application:
     """An application of its own; `environ` stands for the process's environment variables."""
     return Application(environ)
+
+
+def _backend(config: Config) -> str:
+    return backends.default_backend() if config.sandbox == "auto" else config.sandbox
 
 
 def _raise_descriptor_limit() -> None:

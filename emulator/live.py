@@ -313,7 +313,8 @@ class LiveVariant:
             return
         log.debug("%s ends: %s", self.environment_name(live.number), action.cause.value)
         self._end(live)
-        if self._launching and not self._launching.done():
+        lost = live.state == "starting" or action.cause is Cause.CLOSED
+        if lost and self._launching and not self._launching.done():
             self._launching.set_exception(EnvironmentFailed(action.cause, ""))
 
     def _end(self, live: Live) -> None:

@@ -77,7 +77,8 @@ class _Instance:
     busy: dict[int, int] = field(default_factory=dict)  # environment -> request
     queue: deque[int] = field(default_factory=deque)
     retry_at: int = NEVER
-    failures: int = 0  # workers lost in a row that had answered nothing
+    failures: int = 0  # times in a row that workers were lost which had answered nothing
+    blamed: int = 0  # the newest worker there was when the last failure was counted
 
     @property
     def outstanding(self) -> int:
@@ -133,7 +134,8 @@ class RealTimePolicy:
         if instance is None or instance.starting.pop(environment, None) is None:
             return actions
         instance.idle.append(environment)
-        instance.retry_at = NEVER
+        if len(instance.environments) == self.rules.workers:
+            instance.retry_at = NEVER
         if not self._in_service and all(
             len(other.idle) + len(other.busy) == self.rules.workers for other in self._instances
         ):
@@ -248,7 +250,9 @@ class RealTimePolicy:
         """
         instance = self._home.pop(environment)
         failed_start = instance.starting.pop(environment, None) is not None
-        instance.failures += environment not in self._proven
+        if environment not in self._proven and environment > instance.blamed:
+            instance.failures += 1  # workers that are lost together failed once
+            instance.blamed = self._started
         self._proven.discard(environment)
         if environment in instance.idle:
             instance.idle.remove(environment)

@@ -46,7 +46,7 @@ from emulator.statement import Statement, draw_up
 
 MAX_ADVANCE_S = 366 * 86_400
 LATEST_NS = 7_258_118_400 * SECOND  # the year 2200; the ledger's instants are 64-bit
-SETTLE_S = 30.0
+SETTLE_S = 30.0  # of real time, for everything that one advance has to wait for
 
 
 class Strict(BaseModel):
@@ -377,7 +377,7 @@ async def _statement(hosting: Hosting) -> Statement:
 async def _advance(hosting: Hosting, clock: VirtualClock, duration_ns: int) -> None:
     """From timer to timer; under a virtual clock a real start takes no time, so it is waited for.
 
-    What has not started within 30 s of real time is not waited for again: time goes on.
+    After 30 s of real time nothing is waited for any more: time goes on.
     """
     target = clock.now() + duration_ns
     if target > LATEST_NS:
@@ -385,23 +385,14 @@ async def _advance(hosting: Hosting, clock: VirtualClock, duration_ns: int) -> N
             f"Time stands at {iso(clock.now())}; {duration_ns / SECOND:g} s later is past "
             f"{iso(LATEST_NS)}, which is as far as it goes."
         )
-    patient = True
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + SETTLE_S
     moving = True
     while moving:
         await asyncio.sleep(0)
-        if patient and hosting.settling:
-            patient = await _settle(hosting)
+        while hosting.settling and loop.time() < deadline:
+            await asyncio.sleep(0.005)
         moving = clock.step(target)
-
-
-async def _settle(hosting: Hosting) -> bool:
-    """Wait until nothing is starting; False if that takes too long."""
-    deadline = asyncio.get_running_loop().time() + SETTLE_S
-    while hosting.settling:
-        if asyncio.get_running_loop().time() > deadline:
-            return False
-        await asyncio.sleep(0.005)
-    return True
 
 
 def _clock(hosting: Hosting) -> ClockView:

@@ -23,7 +23,7 @@ from emulator.core import (
 )
 
 NOBODY = -1  # no request
-MAX_LOSSES = 3  # provisioned environments replaced in a row without an answer from any
+MAX_LOSSES = 3  # times in a row that the floor is restored without an answer in between
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ class ServerlessPolicy:
         self._slots: dict[int, int] = {}  # environment -> slot, of those alive
         self._started = 0
         self._losses = 0
+        self._blamed = 0  # the newest environment there was when the last loss was counted
         self._closed = False
 
     def launch(self, now: int, warm: bool) -> list[Action]:
@@ -109,7 +110,9 @@ class ServerlessPolicy:
         if slot != pool.NONE:
             served = self._pool.state[slot] in (pool.IDLE, pool.BUSY)
             self._lose(slot, cause, actions)
-            self._losses += 1
+            if environment > self._blamed:  # those that are lost together are one loss
+                self._losses += 1
+                self._blamed = self._started
             # What fails while starting, or again and again, is left to the next request.
             if served and self._losses <= MAX_LOSSES:
                 self._restore_floor(now, actions)

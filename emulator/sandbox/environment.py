@@ -108,7 +108,7 @@ class WorkerEnvironment:
         if self._gauge is None or self._process is None or self.ended.done():
             return Stats(0, 0)
         shared = self._process.shared
-        footprint = self._gauge.footprint
+        footprint = self._gauge.shown
         own = private(self._process.pid) if shared is None else footprint - shared
         return Stats(footprint, own)
 
@@ -190,7 +190,9 @@ class WorkerEnvironment:
 
     def _noted(self, meta: dict[str, Any]) -> bool:
         if self._gauge is not None:
-            self._gauge.note(meta["footprint_bytes"], meta["resident_bytes"])
+            self._gauge.shown = meta["footprint_bytes"] or self._gauge.shown
+            if not meta["estimated"]:
+                self._gauge.note(meta["footprint_bytes"], meta["resident_bytes"])
         return self._within(meta["peak_bytes"])
 
     def _condemn(self, cause: Cause, message: str) -> None:

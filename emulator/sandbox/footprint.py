@@ -52,14 +52,16 @@ class Peak:
 
     A look at a forked process's own pages walks its page tables, 5 to 10 ms. While a caller waits
     it is taken only if the footprint may be over `limit`, which it is not as long as the zygote's
-    pages and everything mapped here fit. Until `refresh`, an estimate stands in for it: each
-    page fault since the fork as one private page, but no more than is mapped.
+    pages and everything mapped here fit. Until `refresh`, an estimate stands in for it: what has
+    been mapped since the fork, or one private page for each fault if that is more, as it is where
+    shared pages were written to.
     """
 
     def __init__(self, shared: int | None, limit: int | None = None) -> None:
         self._shared = shared
         self._limit = limit
         self._inherited = _high_water()
+        self._at_fork = resident()
         self._seen = 0
         self.estimated = False
         self.footprint = 0
@@ -76,7 +78,8 @@ class Peak:
             else:
                 self.estimated = True
                 self.resident = high
-                self.footprint = self._shared + min(high, _faults() * PAGE)
+                grown = max(high - self._at_fork, min(high, _faults() * PAGE))
+                self.footprint = self._shared + grown
                 self.peak = max(self.peak, self.footprint)
         return self.peak
 

@@ -50,6 +50,10 @@ class Zygote:
                 scrubbed(os.environ, home),
                 home,
             )
+        except BaseException:
+            self._log.close()
+            self._control.close()
+            raise
         finally:
             theirs.close()
             os.close(log)
@@ -213,6 +217,8 @@ class ForkedProcess:
             self.end("")
         elif not self.gone.done():
             self.kill()
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)  # its subprocesses, which the zygote ends else
             self._loop.add_reader(self._pidfd, self.end, "because the zygote did")
 
 

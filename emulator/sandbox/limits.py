@@ -47,22 +47,25 @@ class Watch:
 class Gauge:
     """The footprint of a process as seen from outside.
 
-    An exact look costs milliseconds for a forked process, so between two of them the growth of
-    the resident set is added to the last one. That can only be too high: a shared page of the
-    zygote that is touched for the first time counts as growth. `shared` is the zygote's resident
-    set at the fork, None where nothing is shared.
+    An exact look costs milliseconds for a forked process. Before the first one, everything that
+    is mapped counts as its own; between two of them, the growth of the resident set is added to
+    the last one. Both are rather too high than too low: a page of the zygote that is touched for
+    the first time counts, too. `shared` is the zygote's resident set at the fork, None where
+    nothing is shared. `shown` is the best that is known, for people.
     """
 
     def __init__(self, pid: int, shared: int | None) -> None:
         self._pid = pid
         self._shared = shared
-        self._resident = resident(pid)
+        self._resident = resident(pid) if shared is None else 0
         self.footprint = self._resident if shared is None else shared
+        self.shown = self.footprint
 
     def note(self, footprint: int, resident_bytes: int) -> None:
         """Take over an exact look: the process's own, or one of ours. Ignored when empty."""
         if footprint:
             self.footprint, self._resident = footprint, resident_bytes
+            self.shown = footprint
 
     def estimate(self) -> int:
         """At least the footprint, in bytes, for the price of one small read; 0 once it is gone."""

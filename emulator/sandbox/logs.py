@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 CHUNK = 1 << 13  # what one turn of the loop spends on one environment that floods its log
 LINE = 1 << 13  # a line without an end is cut here
+LINES = 100  # emitted in one turn of the loop: a chunk of line ends would be thousands
 TAIL = 20
 
 
@@ -25,6 +26,7 @@ class LogPipe:
         self._descriptor = descriptor
         self._log = log
         self._rest = b""
+        self._lines: deque[bytes] = deque()
         os.set_blocking(descriptor, False)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(descriptor, self._readable)
@@ -35,7 +37,12 @@ class LogPipe:
             return
         self.drain()
         if self._rest:
-            self._emit(self._rest)
+            self._lines.append(self._rest)
+        if (dropped := len(self._lines) - LINES) > 0:
+            self._emit(b"... %d lines are left out ..." % dropped)
+            self._lines = deque(self._lines, maxlen=LINES)
+        while self._lines:
+            self._emit(self._lines.popleft())
         self._loop.remove_reader(self._descriptor)
         os.close(self._descriptor)
         self._descriptor = -1
@@ -48,8 +55,21 @@ class LogPipe:
                 return
 
     def _readable(self) -> None:
-        if self._read() is None:
+        ended = self._read() is None
+        if ended or len(self._lines) > LINES:
             self._loop.remove_reader(self._descriptor)
+        self._work_off(ended)
+
+    def _work_off(self, ended: bool) -> None:
+        """Emit some lines; while more are left, nothing new is read and other work has its turn."""
+        if self._descriptor < 0:
+            return
+        for _ in range(min(LINES, len(self._lines))):
+            self._emit(self._lines.popleft())
+        if self._lines:
+            self._loop.call_soon(self._work_off, ended)
+        elif not ended:
+            self._loop.add_reader(self._descriptor, self._readable)
 
     def _read(self) -> bool | None:
         """True after some bytes, False if there are none now, None at the end."""
@@ -66,10 +86,9 @@ class LogPipe:
 
     def _split(self, data: bytes) -> None:
         *lines, rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._emit(line)
+        self._lines.extend(lines)
         while len(rest) > LINE:
-            self._emit(rest[:LINE])
+            self._lines.append(rest[:LINE])
             rest = rest[LINE:]
         self._rest = rest
 

@@ -174,6 +174,7 @@ def _memory(peak: Peak) -> dict[str, int]:
     return {
         "peak_bytes": peak.update(),
         "footprint_bytes": peak.footprint,
+        "estimated": peak.estimated,
         "resident_bytes": peak.resident,
     }
 

@@ -169,6 +169,17 @@ def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
     assert "set EMULATOR_STATE_DIR" in said
 
 
+def test_a_start_that_breaks_off_is_no_start(tmp_path: Path) -> None:
+    """Not a server that looks healthy and neither bills nor ends as it should."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "models").write_text("in the way")
+    assert "The server cannot start: " in failed_start(state)
+    (state / "models").unlink()
+    with serving(tmp_path) as server:
+        assert server.invoke(SERVERLESS).status_code == 200
+
+
 def test_a_ledger_that_is_not_one(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite").write_bytes(b"a diary" * 1000)
     assert "ledger.sqlite" in failed_start(tmp_path)

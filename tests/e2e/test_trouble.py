@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -223,6 +225,28 @@ def handler(data, context):
     server.deploy(name, serverless(archive(tmp_path, script), memory_mb=1024))
     answer = server.invoke(name)
     assert (answer.status_code, answer.content) == (200, b'{"answered": true}')
+
+
+def test_a_killed_zygote_costs_no_worker_and_no_provisioned_environment(tmp_path: Path) -> None:
+    workers = {"SAGEMAKER_MODEL_SERVER_WORKERS": "3"}
+    with serving(tmp_path) as server:
+        server.deploy("three", realtime(variables=workers))
+        server.deploy("floor", serverless(concurrency=6, provisioned_concurrency=5))
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        (zygote,) = children.read_text().split()
+        old = set(server.pids())
+        os.kill(int(zygote), signal.SIGKILL)
+
+        def healed() -> bool:
+            alive_now = {
+                name: [e for e in server.environments(name) if e["state"] == "idle"]
+                for name in ("three", "floor")
+            }
+            pids = {one["pid"] for each in alive_now.values() for one in each}
+            return [*map(len, alive_now.values())] == [3, 5] and not pids & old
+
+        until(healed, "everything that was lost is replaced")
+        assert server.invoke("three").status_code == 200
 
 
 def test_a_keras_file_is_held_to_the_limit_of_models(tmp_path: Path) -> None:

@@ -110,6 +110,21 @@ def test_a_worker_that_keeps_dying_before_an_answer_is_tried_less_and_less_often
     assert one.broken(now, 15, Cause.DIED) == [Start(16)]  # it had answered
 
 
+def test_workers_lost_together_are_all_replaced_at_once() -> None:
+    one = in_service(instances=1, workers=4)
+    started = [action for n in range(1, 5) for action in one.broken(n, n, Cause.DIED)]
+    assert started == [Start(5), Start(6), Start(7), Start(8)]
+
+
+def test_one_worker_that_is_up_does_not_cancel_the_retry_of_another() -> None:
+    one = RealTimePolicy(RealTimeRules(instances=1, workers=2))
+    one.launch(0, warm=False)
+    assert one.broken(1, 1, Cause.LOAD_FAILED) == []
+    assert one.ready(2, 2) == []
+    assert one.tick(1 + 5 * SECOND) == [Start(3)]
+    assert one.ready(6 * SECOND, 3) == [Hold(Resource.INSTANCES, 1)]
+
+
 def test_a_queue_moves_to_the_instance_that_is_coming_up() -> None:
     for seed in range(20):
         one = RealTimePolicy(RealTimeRules(instances=2, seed=seed))

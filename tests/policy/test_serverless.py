@@ -191,6 +191,15 @@ def test_a_provisioned_environment_that_keeps_dying_is_left_to_the_next_request(
     assert one.broken(4, 4, Cause.DIED) == []
 
 
+def test_a_floor_that_is_lost_together_is_restored_whole() -> None:
+    one = policy(10, provisioned=8)
+    one.launch(0, warm=True)
+    for number in range(1, 9):
+        one.ready(0, number)
+    started = [action for n in range(1, 9) for action in one.broken(n, n, Cause.DIED)]
+    assert started == [Start(n, provisioned=True) for n in range(9, 17)]
+
+
 def test_below_max_concurrency_no_request_is_refused_while_the_floor_starts() -> None:
     one = policy(1, provisioned=1)
     one.launch(0, warm=True)
