@@ -192,6 +192,19 @@ def test_two_servers_on_one_state_directory(server: Server) -> None:
     assert server.invoke(REALTIME).status_code == 200
 
 
+def test_two_workers_would_be_two_deciders(tmp_path: Path) -> None:
+    done = subprocess.run(
+        uvicorn(free_port(), "--workers", "2"),
+        cwd=ROOT,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "run uvicorn with one worker" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
