@@ -6,231 +6,45 @@ Everything that comes in is validated by pydantic; everything that goes out has 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import reprlib
 import sqlite3
-from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    WithJsonSchema,
-    model_validator,
-)
 
 from emulator import catalogue, dashboard
 from emulator.clock import VirtualClock, iso
 from emulator.core import SECOND
-from emulator.endpoints import (
-    MAX_CONCURRENCY,
-    InstanceConfig,
-    ServerlessConfig,
-    Variant,
-)
-from emulator.errors import NotFound, SetupError, ValidationException
-from emulator.hosting import Hosted, Hosting
-from emulator.ledger import InvocationRow
-from emulator.live import Live, LiveVariant
-from emulator.realtime import Routing
-from emulator.sandbox.protocol import Environment, Stats
+from emulator.errors import NotFound, ValidationException
+from emulator.hosting import Hosting
 from emulator.statement import Statement, draw_up
+from emulator.views import (
+    AdvanceBody,
+    ClockView,
+    EndpointBody,
+    EndpointsView,
+    EndpointView,
+    EvictView,
+    Instant,
+    InvocationsView,
+    PingView,
+    clock_view,
+    endpoint_view,
+    invocation_view,
+    path_from,
+    variant_from,
+)
 
-MAX_ADVANCE_S = 366 * 86_400
 LATEST_NS = 7_258_118_400 * SECOND  # the year 2200; the ledger's instants are 64-bit
 SETTLE_S = 30.0  # of real time, for everything that one advance has to wait for
 
 
-class Strict(BaseModel):
-    """A body with a member that is not known is refused, so that a slip is not silent."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class EnvironmentView(BaseModel):
-    """One execution environment: a process of this machine."""
-
-    id: str
-    variant: str
-    state: Literal["starting", "idle", "busy"]
-    pid: int | None = Field(description="None while it starts.")
-    provisioned: bool
-    memory_bytes: int = Field(description="What it would need alone: runtime and private pages.")
-    private_bytes: int = Field(description="What it adds to this machine.")
-    invocations: int
-    age_s: float
-    idle_s: float = Field(description="Seconds since its last answer; 0 unless idle.")
-    provision_us: int
-    runtime_us: int
-    load_us: int
-
-
-class VariantView(BaseModel):
-    name: str
-    model: str
-    source: str
-    weight: float
-    memory_mb: int | None = None
-    max_concurrency: int | None = None
-    provisioned_concurrency: int | None = None
-    instance_type: str | None = None
-    instance_count: int | None = None
-    routing: str | None = None
-
-
-class EndpointView(BaseModel):
-    """An endpoint with everything that runs for it."""
-
-    name: str
-    arn: str
-    persona: str
-    status: str
-    failure_reason: str
-    created: str
-    modified: str
-    in_flight: int
-    variants: list[VariantView]
-    environments: list[EnvironmentView]
-
-
-class EndpointsView(BaseModel):
-    sandbox: str = Field(description="The backend that starts environments.")
-    memory_enforced: bool
-    cpu_stretched: bool
-    endpoints: list[EndpointView]
-
-
-class ServerlessBody(Strict):
-    memory_mb: int = Field(4096, description="1024 to 6144 in steps of 1024")
-    max_concurrency: int = Field(10, ge=1, le=MAX_CONCURRENCY)
-    provisioned_concurrency: int = Field(0, ge=0, le=MAX_CONCURRENCY)
-
-
-class RealTimeBody(Strict):
-    instance_type: str = "ml.t2.medium"
-    instance_count: int = Field(1, ge=1, le=100)
-    routing: Routing = Routing.RANDOM
-    volume_gb: int = Field(0, ge=0, le=512)
-
-
-class VariantBody(Strict):
-    """A production variant: exactly one of `serverless` and `realtime`."""
-
-    name: str = "AllTraffic"
-    model: str = Field(
-        description="Path of a .keras file, a SavedModel directory or a .tar.gz archive on the "
-        "server's machine."
-    )
-    variables: dict[str, str] = Field(default_factory=dict, max_length=100)
-    weight: float = Field(1.0, ge=0, le=1_000_000)
-    serverless: ServerlessBody | None = None
-    realtime: RealTimeBody | None = None
-
-    @model_validator(mode="after")
-    def _one_persona(self) -> VariantBody:
-        if (self.serverless is None) == (self.realtime is None):
-            raise ValueError("a variant has exactly one of serverless and realtime")
-        return self
-
-
-class EndpointBody(Strict):
-    variants: list[VariantBody] = Field(min_length=1, max_length=10)
-
-
-class InvocationView(BaseModel):
-    """One row of the ledger. Times in microseconds unless named otherwise."""
-
-    request_id: str
-    at: str
-    at_ns: int
-    endpoint: str
-    variant: str
-    persona: str
-    environment: str
-    status: int
-    error_code: str
-    cold_start: bool
-    provisioned: bool
-    memory_mb: int
-    instance_type: str
-    request_bytes: int
-    response_bytes: int
-    billed_ms: int
-    billed_startup_ms: int
-    queue_us: int
-    provision_us: int
-    runtime_us: int
-    load_us: int
-    model_latency_us: int
-    overhead_latency_us: int
-    cpu_us: int
-    peak_bytes: int
-    inference_id: str
-
-
-class InvocationsView(BaseModel):
-    invocations: list[InvocationView]
-    next_cursor: str | None
-
-
-class ClockView(BaseModel):
-    clock: Literal["wall", "virtual"]
-    now: str
-    now_ns: int
-
-
-class AdvanceBody(Strict):
-    seconds: float = Field(ge=0, le=MAX_ADVANCE_S, allow_inf_nan=False)
-
-
-class EvictView(BaseModel):
-    evicted: int
-
-
-class PingView(BaseModel):
-    status: Literal["ok", "starting"]
-    waiting_for: list[str]
-
-
-def _path(text: str) -> Path:
-    """A path with `~` for a home directory. Raises SetupError if there is no such home."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        raise SetupError(f"There is no model at {text}: nobody has that name here.") from None
-
-
-def _instant(text: object) -> int:
-    """Nanoseconds of an ISO 8601 date or of seconds since the epoch."""
-    try:
-        seconds = float(str(text))
-    except ValueError:
-        try:
-            date = datetime.fromisoformat(str(text))
-        except ValueError:
-            raise ValueError("expected an ISO 8601 date or seconds since 1970") from None
-        seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp()
-    if not 0 <= seconds <= 9e9:
-        raise ValueError("expected an ISO 8601 date or seconds since 1970")
-    return round(seconds * SECOND)
-
-
-Since = Annotated[
-    int,
-    BeforeValidator(_instant),
-    WithJsonSchema({"type": "string", "example": "2026-11-22T21:10:55Z"}),
-    Query(description="ISO 8601, or seconds since 1970."),
-]
 Name = Annotated[str, Query(max_length=63)]
 Cursor = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}$")]
+Since = Annotated[Instant, Query(description="ISO 8601, or seconds since 1970.")]
 
 
 def router(hosting: Hosting) -> APIRouter:
@@ -281,7 +95,7 @@ def _emulator(hosting: Hosting) -> APIRouter:
     async def endpoints() -> EndpointsView:
         """Every endpoint and every environment that runs for it."""
         used = await hosting.used(hosting.hosted)
-        views = [_endpoint(hosting, hosted, used) for hosted in hosting.hosted]
+        views = [endpoint_view(hosting, hosted, used) for hosted in hosting.hosted]
         return EndpointsView(
             sandbox=hosting.sandbox.name,
             memory_enforced=hosting.memory_enforced,
@@ -293,24 +107,24 @@ def _emulator(hosting: Hosting) -> APIRouter:
     async def endpoint(name: str) -> EndpointView:
         """One endpoint."""
         hosted = hosting.find(name)
-        return _endpoint(hosting, hosted, await hosting.used([hosted]))
+        return endpoint_view(hosting, hosted, await hosting.used([hosted]))
 
     @routes.put("/endpoints/{name}", status_code=201)
     async def create(name: str, body: EndpointBody) -> EndpointView:
         """Create an endpoint from a model on this machine; it is Creating until it has loaded."""
-        variants = [_variant(name, one) for one in body.variants]
+        variants = [variant_from(name, one) for one in body.variants]
         models = {
-            variant.model: (_path(one.model), one.variables)
+            variant.model: (path_from(one.model), one.variables)
             for variant, one in zip(variants, body.variants, strict=True)
         }
         record = await hosting.create(name, variants, models)
-        return _endpoint(hosting, hosting.find(record.name), {})
+        return endpoint_view(hosting, hosting.find(record.name), {})
 
     @routes.delete("/endpoints/{name}", status_code=202)
     async def delete(name: str) -> EndpointView:
         """Delete an endpoint; its billing history stays."""
         hosting.delete(name)
-        return _endpoint(hosting, hosting.find(name), {})
+        return endpoint_view(hosting, hosting.find(name), {})
 
     @routes.post("/endpoints/{name}/evict")
     async def evict(name: str) -> EvictView:
@@ -329,14 +143,14 @@ def _emulator(hosting: Hosting) -> APIRouter:
             hosting.ledger.invocations, endpoint, since, limit, int(cursor) if cursor else None
         )
         return InvocationsView(
-            invocations=[_invocation(row) for row in rows],
+            invocations=[invocation_view(row) for row in rows],
             next_cursor=None if following is None else str(following),
         )
 
     @routes.get("/clock")
     async def clock() -> ClockView:
         """The server's time."""
-        return _clock(hosting)
+        return clock_view(hosting)
 
     @routes.post("/clock/advance")
     async def advance(body: AdvanceBody) -> ClockView:
@@ -353,13 +167,13 @@ def _emulator(hosting: Hosting) -> APIRouter:
         async with advancing:
             await _advance(hosting, hosting.clock, round(body.seconds * SECOND))
         hosting.beat()
-        return _clock(hosting)
+        return clock_view(hosting)
 
     @routes.post("/reset", status_code=200)
     async def reset() -> ClockView:
         """Back to a first start: an empty ledger and the two default endpoints. Time stays."""
         await hosting.reset()
-        return _clock(hosting)
+        return clock_view(hosting)
 
     return routes
 
@@ -393,99 +207,6 @@ async def _advance(hosting: Hosting, clock: VirtualClock, duration_ns: int) -> N
         while hosting.settling and loop.time() < deadline:
             await asyncio.sleep(0.005)
         moving = clock.step(target)
-
-
-def _clock(hosting: Hosting) -> ClockView:
-    now = hosting.clock.now()
-    name: Literal["wall", "virtual"] = "virtual" if hosting.clock.name == "virtual" else "wall"
-    return ClockView(clock=name, now=iso(now), now_ns=now)
-
-
-def _endpoint(hosting: Hosting, hosted: Hosted, used: Mapping[Environment, Stats]) -> EndpointView:
-    record, live = hosted.record, list(hosted.live.values())
-    return EndpointView(
-        name=record.name,
-        arn=hosting.arn("endpoint", record.name),
-        persona=hosted.config.variants[0].persona.value,
-        status=record.status.value,
-        failure_reason=record.failure_reason,
-        created=iso(record.created),
-        modified=iso(record.modified),
-        in_flight=sum(variant.in_flight for variant in live),
-        variants=[_variant_view(hosting, variant) for variant in hosted.config.variants],
-        environments=[
-            _environment(hosting, variant, one, used) for variant in live for one in variant.lives
-        ],
-    )
-
-
-def _environment(
-    hosting: Hosting, variant: LiveVariant, live: Live, used: Mapping[Environment, Stats]
-) -> EnvironmentView:
-    now, running = hosting.clock.now(), live.environment
-    stats = used.get(running) if running else None
-    return EnvironmentView(
-        id=variant.environment_name(live.number),
-        variant=variant.variant.name,
-        state=live.state,
-        pid=running.pid if running else None,
-        provisioned=live.provisioned,
-        memory_bytes=stats.footprint_bytes if stats else 0,
-        private_bytes=stats.private_bytes if stats else 0,
-        invocations=live.served,
-        age_s=(now - live.started_at) / SECOND,
-        idle_s=(now - live.since) / SECOND if live.state == "idle" else 0.0,
-        provision_us=live.provision_ns // 1000,
-        runtime_us=live.setup.runtime_ns // 1000,
-        load_us=live.setup.load_ns // 1000,
-    )
-
-
-def _variant_view(hosting: Hosting, variant: Variant) -> VariantView:
-    view = VariantView(
-        name=variant.name,
-        model=variant.model,
-        source=hosting.model_source(variant.model),
-        weight=variant.weight,
-    )
-    if variant.serverless:
-        view.memory_mb = variant.serverless.memory_mb
-        view.max_concurrency = variant.serverless.max_concurrency
-        view.provisioned_concurrency = variant.serverless.provisioned_concurrency
-    if variant.instances:
-        view.instance_type = variant.instances.instance_type
-        view.instance_count = variant.instances.count
-        view.routing = variant.instances.routing.value
-    return view
-
-
-def _variant(endpoint: str, body: VariantBody) -> Variant:
-    serverless = instances = None
-    if one := body.serverless:
-        serverless = ServerlessConfig(
-            one.memory_mb, one.max_concurrency, one.provisioned_concurrency
-        )
-    if two := body.realtime:
-        instances = InstanceConfig(
-            two.instance_type, two.instance_count, two.routing, two.volume_gb
-        )
-    digest = hashlib.sha256(f"{endpoint}/{body.name}".encode()).hexdigest()[:8]
-    model = f"{endpoint[:54].rstrip('-')}-{digest}"  # unlike any other variant's
-    return Variant(body.name, model, serverless, instances, body.weight)
-
-
-def _invocation(row: InvocationRow) -> InvocationView:
-    return InvocationView(
-        **{name: getattr(row, name) for name in _SAME},
-        at=iso(row.at_ns),
-        model_latency_us=row.model_ns // 1000,
-        overhead_latency_us=row.overhead_ns // 1000,
-        **{f"{name}_us": getattr(row, f"{name}_ns") // 1000 for name in _IN_MICROSECONDS},
-    )
-
-
-_SAME = tuple(name for name in InvocationView.model_fields if name in InvocationRow._fields)
-_IN_MICROSECONDS = ("queue", "provision", "runtime", "load", "cpu")
 
 
 async def answer_error(request: Request, error: Exception) -> Response:

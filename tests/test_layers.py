@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.statement",
     ),
     ("emulator.hosting",),
-    ("emulator.dashboard", "emulator.documentation", "emulator.wire"),
+    ("emulator.dashboard", "emulator.documentation", "emulator.views", "emulator.wire"),
     ("emulator.rest",),
     ("emulator.app",),
     ("emulator.cli",),
