@@ -1,8 +1,8 @@
 """Provisioning delays that AWS adds to a cold start and this machine does not: modelled, seeded.
 
 `aws` is a lognormal with median 6.0 s and 90th percentile 10.2 s: published overheads of light
-CPU images are 5.4-6.6 s (XGBoost at 2048 MB) and "5-10 s" (tabular models); facts 1.8. What the
-runtime and the model then take is measured here and comes on top.
+CPU images are 5.4-6.6 s (XGBoost at 2048 MB) and "5-10 s" (tabular models);
+docs/fidelity.md. What the runtime and the model then take is measured here and comes on top.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Models, endpoint configurations and endpoints as records, and the rules they are held to.
 
-Names and limits are those of the SageMaker API (botocore's service model; facts 1.1, 2.2, 6.1).
+Names and limits are those of the SageMaker API (botocore's service model).
 Records are frozen and travel as JSON documents; nothing here starts or stops anything.
 """
 
@@ -24,7 +24,7 @@ MAX_VARIABLES = 100
 MEMORY_SIZES_MB = (1024, 2048, 3072, 4096, 5120, 6144)
 MAX_CONCURRENCY = 200
 MAX_VARIANTS = 10
-MB_PER_VCPU = 1769  # Lambda's rule; AWS publishes none for serverless inference (facts 1.1)
+MB_PER_VCPU = 1769  # Lambda's rule; AWS publishes none for serverless inference
 
 
 class Status(StrEnum):
@@ -134,7 +134,7 @@ def check_name(name: str, member: str) -> None:
 
 
 def check_variables(variables: Mapping[str, str]) -> None:
-    """Raises ValidationException unless a container may have this environment (facts 6.1)."""
+    """Raises ValidationException unless the API lets a container have this environment."""
     if len(variables) > MAX_VARIABLES:
         raise ValidationException(
             f"The environment has {len(variables)} variables; it has at most {MAX_VARIABLES}."

@@ -15,7 +15,7 @@ LukewarmError
  |   +- ResourceLimitExceeded
  +- SetupError                        the server cannot start, or a model cannot be used as given
 
-Codes, statuses and message forms: shared facts, sections 1.4, 1.5, 5.2 and 6.2.
+Codes and statuses are botocore's, message forms those of captured replies: docs/fidelity.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a caller is told when a container answers with an error, times out, or vanishes.
 
-The message forms are those of captured ModelErrors (facts 1.6, 5.2); what is not captured from
+The message forms are those of captured ModelErrors; what is not captured from
 the real service is said in `docs/fidelity.md`.
 """
 
@@ -25,7 +25,7 @@ class Place:
     variant: str
 
     def arn(self, kind: str, name: str) -> str:
-        """AWS lower-cases the name inside an ARN (facts 6.1)."""
+        """AWS lower-cases the name inside an ARN, as captured replies show."""
         return f"arn:aws:sagemaker:{self.region}:{self.account}:{kind}/{name.lower()}"
 
     def log_stream_arn(self, environment: str) -> str:

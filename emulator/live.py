@@ -14,10 +14,9 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
 
 from emulator import faults
-from emulator.billing import UsageKind, serverless_billed_ms
+from emulator.billing import UsageKind
 from emulator.clock import Clock, Timer
 from emulator.core import (
     NEVER,
@@ -25,7 +24,6 @@ from emulator.core import (
     Assign,
     Cause,
     Hold,
-    Persona,
     Policy,
     Reject,
     Resource,
@@ -35,73 +33,21 @@ from emulator.core import (
 from emulator.delays import Delays
 from emulator.endpoints import Variant
 from emulator.errors import InvocationError
+from emulator.inflight import Live, Pending, Served, State, invocation_row
 from emulator.ledger import InvocationRow
 from emulator.sandbox.protocol import (
-    Environment,
     EnvironmentFailed,
     Invocation,
     Reply,
     Sandbox,
-    Setup,
     Spec,
 )
 
 log = logging.getLogger("lukewarm.live")
 
-NO_SETUP = Setup(0, 0)
 MAX_HEADER = 1024  # characters of a content type or of custom attributes
 # What a request that waited for its own environment's start is rejected with, if that fails.
 _FAILED_STARTS = (Cause.LOAD_FAILED, Cause.START_TIMED_OUT, Cause.DIED, Cause.OUT_OF_MEMORY)
-State = Literal["starting", "idle", "busy"]
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """The end of one invocation: the container's reply or an error, and its ledger row."""
-
-    row: InvocationRow
-    reply: Reply | None = None
-    error: InvocationError | None = None
-
-    @property
-    def setup_ns(self) -> int:
-        return self.row.provision_ns + self.row.runtime_ns + self.row.load_ns
-
-
-@dataclass(slots=True)
-class Pending:
-    """A request on its way. `_mono` instants are of the monotonic clock, to measure with."""
-
-    request_id: str
-    invocation: Invocation
-    future: asyncio.Future[Served]
-    arrived_at: int
-    arrived_mono: int
-    inference_id: str = ""
-    assigned_at: int = 0
-    assigned_mono: int = 0
-    assignment: Assign | None = None
-    live: Live | None = None
-    reply: Reply | None = None  # given, and held back for the variant's share of a CPU
-
-
-@dataclass(slots=True)
-class Live:
-    """One environment, from the moment its start was asked for."""
-
-    number: int
-    provisioned: bool
-    started_at: int
-    state: State = "starting"
-    since: int = 0
-    served: int = 0
-    provision_ns: int = 0
-    environment: Environment | None = None
-    starting: asyncio.Task[None] | None = None
-
-    @property
-    def setup(self) -> Setup:
-        return self.environment.setup if self.environment else NO_SETUP
 
 
 @dataclass(frozen=True, slots=True)
@@ -447,61 +393,12 @@ class LiveVariant:
         if self._launching and not self._launching.done() and not self.settling:
             self._launching.set_result(None)
 
-    # -- rows ---------------------------------------------------------------------------------
-
     def _row(
-        self,
-        pending: Pending,
-        reply: Reply | None,
-        error: InvocationError | None,
-        model_ns: int,
+        self, pending: Pending, reply: Reply | None, error: InvocationError | None, model_ns: int
     ) -> InvocationRow:
-        """What the ledger keeps of an invocation. `model_ns` is what its environment worked.
-
-        OverheadLatency is everything else between arrival and answer, a cold start included, as
-        CloudWatch counts it for serverless endpoints (facts 7). A delay that the virtual clock
-        did not wait for counts too.
-        """
-        assigned, live = pending.assignment, pending.live
-        cold = bool(assigned and assigned.cold)
-        setup = live.setup if live and cold else NO_SETUP
-        provision_ns = live.provision_ns if live and cold else 0
-        elapsed = time.monotonic_ns() - pending.arrived_mono
-        worked = model_ns if assigned else 0
-        setup_ns = provision_ns + setup.runtime_ns + setup.load_ns
-        overhead_ns = max(elapsed - worked, setup_ns)
-        serverless = self.variant.serverless
-        return InvocationRow(
-            request_id=pending.request_id,
-            at_ns=pending.arrived_at,
-            endpoint=self.place.endpoint,
-            variant=self.variant.name,
-            persona=(Persona.SERVERLESS if serverless else Persona.REALTIME).value,
-            region=self.place.region,
-            environment=self.environment_name(assigned.environment) if assigned else "",
-            status=error.status if error else 200,
-            error_code=(error.code or str(error.status)) if error else "",
-            cold_start=cold,
-            provisioned=bool(assigned and assigned.provisioned),
-            memory_mb=serverless.memory_mb if serverless else 0,
-            instance_type=self.variant.instances.instance_type if self.variant.instances else "",
-            request_bytes=len(pending.invocation.body),
-            response_bytes=len(reply.body) if reply else 0,
-            bytes_billed=assigned is not None,
-            queue_ns=max(0, pending.assigned_mono - pending.arrived_mono - setup_ns)
-            if assigned
-            else 0,
-            provision_ns=provision_ns,
-            runtime_ns=setup.runtime_ns,
-            load_ns=setup.load_ns,
-            model_ns=worked,
-            overhead_ns=overhead_ns,
-            cpu_ns=reply.cpu_ns if reply else 0,
-            peak_bytes=reply.peak_bytes if reply else 0,
-            billed_ms=serverless_billed_ms(worked, 0, False) if serverless else 0,
-            billed_startup_ms=serverless_billed_ms(worked, setup_ns, True) if serverless else 0,
-            inference_id=pending.inference_id,
-        )
+        assigned = pending.assignment
+        name = self.environment_name(assigned.environment) if assigned else ""
+        return invocation_row(self.place, self.variant, pending, name, reply, error, model_ns)
 
     def _commit(
         self,

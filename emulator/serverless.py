@@ -2,7 +2,7 @@
 
 Decides only: no clock, no I/O, no payloads. One request per environment; the newest idle
 environment first; a request that needs a new environment waits for that one's own start; above
-MaxConcurrency a request is refused at once and never queued (facts 1.5).
+MaxConcurrency a request is refused at once and never queued (docs/fidelity.md).
 """
 
 from __future__ import annotations

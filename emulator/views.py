@@ -30,8 +30,9 @@ from emulator.endpoints import (
 )
 from emulator.errors import SetupError
 from emulator.hosting import Hosted, Hosting
+from emulator.inflight import Live
 from emulator.ledger import InvocationRow
-from emulator.live import Live, LiveVariant
+from emulator.live import LiveVariant
 from emulator.realtime import Routing
 from emulator.sandbox.protocol import Environment, Stats
 

@@ -1,7 +1,7 @@
 """InvokeEndpoint as it is on the wire: raw ASGI in front of everything else.
 
 Bodies are opaque bytes here; only the environment parses them. The rest of the HTTP face is
-`rest.py`. Shapes, headers and errors: botocore's sagemaker-runtime model; facts 5.1, 5.2.
+`rest.py`. Shapes, headers and errors: botocore's sagemaker-runtime model, and captured replies.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from emulator.errors import (
     ValidationError,
 )
 from emulator.hosting import Hosting
-from emulator.live import MAX_HEADER, LiveVariant, Served
+from emulator.inflight import Served
+from emulator.live import MAX_HEADER, LiveVariant
 from emulator.sandbox.protocol import Invocation
 
 Scope = MutableMapping[str, Any]
@@ -172,7 +173,7 @@ async def _read(receive: Receive, limit: int, announced: int) -> tuple[bytes, in
 
 
 def _oversize(variant: LiveVariant, request_id: str, limit: int) -> InvocationError:
-    """The two personas' different words for a body over the limit (facts 1.4, 2.1)."""
+    """The two personas' different words for a body over the limit: docs/fidelity.md."""
     if variant.variant.serverless:
         return ValidationError(f"Request {request_id} has oversize body.")
     return PayloadTooLarge(f"HTTP content length exceeded {limit} bytes.")

@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.sandbox",
         "emulator.state",
     ),
+    ("emulator.inflight",),
     (
         "emulator.journal",
         "emulator.live",
