@@ -38,9 +38,6 @@ def import_runtime() -> None:
 
         # Both are loaded on first use, which would otherwise be after the fork, every time.
         _ = (keras.models.load_model, tf.saved_model.load)
-        # A graph that nobody runs: TensorFlow reads its table of operations for the first one.
-        with tf.Graph().as_default():
-            tf.nn.relu(tf.matmul(tf.zeros((1, 1)), tf.zeros((1, 1))))
 
 
 @contextmanager
