@@ -11,6 +11,7 @@ import logging
 import os
 import resource
 import sqlite3
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,13 +20,17 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 
 from emulator import catalogue, documentation, rest
+from emulator.auth import Verifier
 from emulator.billing import Tariff
 from emulator.clock import Clock, VirtualClock, WallClock
 from emulator.config import Config, read
 from emulator.core import SECOND
+from emulator.credentials import credentials
 from emulator.errors import ControlError, LukewarmError, SetupError
+from emulator.guard import Asgi, SameOrigin, Signed, SignedOrToken
 from emulator.hosting import Hosting
 from emulator.ledger import Ledger
+from emulator.listening import Listening, listening
 from emulator.metrics import Metrics
 from emulator.sandbox import backends
 from emulator.state import StateDirectory
@@ -39,9 +44,12 @@ VIRTUAL_NOW = "virtual-now"
 
 
 class Server:
-    """Everything of one running server, made from its settings."""
+    """Everything of one running server, made from its settings and from where it listens.
 
-    def __init__(self, config: Config) -> None:
+    `invocations` and `rest` are its two faces, with what guards them.
+    """
+
+    def __init__(self, config: Config, where: Listening) -> None:
         self.config = config
         self.prices = catalogue.price_table(config.region)
         self.state = StateDirectory(config.state_dir)
@@ -53,8 +61,9 @@ class Server:
             raise
         self.clock = self._clock()
         self.hosting = Hosting(config, self.clock, self.ledger, Metrics(), sandbox)
-        self.wire = Wire(self.hosting, Tariff(self.prices))
-        self.api = self._api()
+        self.invocations: Asgi = Wire(self.hosting, Tariff(self.prices))
+        self.rest: Asgi = self._api()
+        self.notice = self._guard(where)
         self._beat: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -106,6 +115,21 @@ class Server:
         noted = self.ledger.get_meta(VIRTUAL_NOW)
         return VirtualClock(int(noted) if noted else time.time_ns() // SECOND * SECOND)
 
+    def _guard(self, where: Listening) -> str:
+        """Put before both faces what they need; what a person has to be told of it, once."""
+        needed = credentials(self.config, where)
+        if needed is None:
+            if not where.local:
+                log.warning("There is no authentication on %s: who reaches it can run code here.",
+                            where.address)  # fmt: skip
+            self.rest = SameOrigin(self.rest, self.config.hosts if where.local else None)
+            return ""
+        verifier = Verifier(needed.keys, self.config.region)
+        limit = max(self.config.serverless_payload_bytes, self.config.realtime_payload_bytes)
+        self.invocations = Signed(self.invocations, verifier, limit)
+        self.rest = SignedOrToken(self.rest, Signed(self.rest, verifier, limit), needed.token)
+        return needed.notice
+
     def _api(self) -> FastAPI:
         api = documentation.api()
         api.include_router(rest.router(self.hosting))
@@ -128,22 +152,24 @@ class Application:
             await self._lifespan(receive, send)
         elif self.server is None:
             raise RuntimeError("The application has not been started: run it with lifespan on.")
-        elif scope["type"] == "http" and self.server.wire.takes(scope):
-            await self.server.wire(scope, receive, send)
+        elif scope["type"] == "http" and Wire.takes(scope):
+            await self.server.invocations(scope, receive, send)
         else:
-            await self.server.api(scope, receive, send)
+            await self.server.rest(scope, receive, send)
 
-    async def start(self) -> Server:
+    async def start(self, where: Listening) -> Server:
         """Read the settings and start. Raises SetupError with one sentence if it cannot be."""
         config = read(os.environ if self._environ is None else self._environ)
         _set_up_logging(config)
         _raise_descriptor_limit()
-        server = Server(config)
+        server = Server(config, where)
         try:
             await server.start()
         except BaseException:
             await server.stop()
             raise
+        if server.notice:
+            print(server.notice, file=sys.stderr, flush=True)  # for a person, and in no log
         self.server = server
         return server
 
@@ -155,7 +181,7 @@ class Application:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            await self.start()
+            await self.start(listening(receive))
         except Exception as error:
             # Otherwise uvicorn takes it for an application without a lifespan, and runs it.
             text = str(error)

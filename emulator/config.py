@@ -7,9 +7,10 @@ the names of the table without the prefix, in lower case. Nothing is read when t
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -74,6 +75,26 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def _made(least: int, characters: str, what: str) -> Callable[[str], str]:
+    """A text of one's own, or `generated`, which is the empty text until there is one."""
+
+    def parse(raw: str) -> str:
+        if raw.strip() == "generated":
+            return ""
+        if not re.fullmatch(f"[{characters}]{{{least},256}}", raw.strip()):
+            raise NotUnderstood(f"`generated` or {what}")
+        return raw.strip()
+
+    return parse
+
+
+def _names(raw: str) -> frozenset[str]:
+    names = frozenset(name.strip().lower() for name in raw.split(",")) - {""}
+    if not names or not all(re.fullmatch(r"[a-z0-9_.*-]+", name) for name in names):
+        raise NotUnderstood("host names without ports, separated by commas")
+    return names
+
+
 def _account(raw: str) -> str:
     if not (raw.strip().isdigit() and len(raw.strip()) == 12):
         raise NotUnderstood("an account number of 12 digits")
@@ -113,6 +134,7 @@ class Setting:
     default: str
     parse: Callable[[str], Any]
     help: str
+    secret: bool = False  # its value is in no message
 
     @property
     def variable(self) -> str:
@@ -191,6 +213,40 @@ TABLE: tuple[Setting, ...] = (
         "Largest unpacked size of a model archive.",
     ),
     Setting(
+        "auth",
+        "auto",
+        _one_of("auto", "off", "sigv4"),
+        "Who may call. `sigv4`: who signs with the keys or has the token. `auto` is `off` while"
+        " only this machine can reach the server, else `sigv4`.",
+    ),
+    Setting(
+        "access_key_id",
+        "generated",
+        _made(4, "A-Za-z0-9_", "4 to 256 letters, digits and underscores"),
+        "The access key that requests are signed with; `generated` prints one at the start.",
+    ),
+    Setting(
+        "secret_access_key",
+        "generated",
+        _made(16, "!-~", "16 to 256 characters of ASCII without spaces"),
+        "The secret of that access key.",
+        secret=True,
+    ),
+    Setting(
+        "token",
+        "generated",
+        _made(16, "A-Za-z0-9_.~+/-", "16 to 256 letters, digits or any of _ . ~ + / -"),
+        "What opens `/billing`, `/_emulator` and the other pages without a signature.",
+        secret=True,
+    ),
+    Setting(
+        "hosts",
+        "localhost",
+        _names,
+        "Host names, separated by commas, that our own REST answers to without authentication."
+        " Addresses always work; `*` is any name.",
+    ),
+    Setting(
         "grace_s",
         "30",
         _number(0, 3600),
@@ -225,6 +281,11 @@ class Config:
     serverless_memory_quota_mb: int
     serverless_endpoints_quota: int
     model_bytes: int
+    auth: str
+    access_key_id: str  # empty: to be generated, as are the next two
+    secret_access_key: str = field(repr=False)
+    token: str = field(repr=False)
+    hosts: frozenset[str]
     grace_s: float
     access_log: bool
     log_level: str
@@ -257,8 +318,9 @@ def _parse(setting: Setting, written: Mapping[str, tuple[str, str]]) -> Any:
     try:
         return setting.parse(raw)
     except NotUnderstood as expected:
+        given = "not understood" if setting.secret else repr(raw)
         raise SetupError(
-            f"The setting {setting.variable} is {raw!r} (from {place}); expected {expected}."
+            f"The setting {setting.variable} is {given} (from {place}); expected {expected}."
         ) from None
 
 

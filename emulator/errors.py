@@ -13,6 +13,14 @@ LukewarmError
  |   +- ValidationException
  |   |   +- NotFound                  "Could not find ..."; AWS has no code of its own for it
  |   +- ResourceLimitExceeded
+ +- AccessError                       who may not call, with EMULATOR_AUTH: `auth.py`, `guard.py`
+ |   +- SignatureError                403  what AWS answers instead of the service
+ |   |   +- MissingAuthenticationTokenException
+ |   |   +- IncompleteSignatureException
+ |   |   +- UnrecognizedClientException
+ |   |   +- InvalidSignatureException
+ |   +- TokenRequired                 401  our own REST takes a signature or the token
+ |   +- ForeignRequest                403  another web site calls our own REST
  +- SetupError                        the server cannot start, or a model cannot be used as given
 
 Codes and statuses are botocore's, message forms those of captured replies: docs/fidelity.md.
@@ -101,6 +109,53 @@ class NotFound(ValidationException):
 
 class ResourceLimitExceeded(ControlError):
     code = "ResourceLimitExceeded"
+
+
+class AccessError(LukewarmError):
+    """The caller is not let in; nothing was done."""
+
+    status = 403
+
+
+class SignatureError(AccessError):
+    """What AWS answers instead of the service, before it looks at what is asked for."""
+
+
+class MissingAuthenticationTokenException(SignatureError):
+    """The request is not signed at all."""
+
+    code = "MissingAuthenticationTokenException"
+
+
+class IncompleteSignatureException(SignatureError):
+    """The Authorization header is not of the form that SigV4 has."""
+
+    code = "IncompleteSignatureException"
+
+
+class UnrecognizedClientException(SignatureError):
+    """There is no such access key."""
+
+    code = "UnrecognizedClientException"
+
+
+class InvalidSignatureException(SignatureError):
+    """Signed with another secret, for another scope, at another time, or changed on the way."""
+
+    code = "InvalidSignatureException"
+
+
+class TokenRequired(AccessError):
+    """Our own REST is asked without a signature and without the token."""
+
+    code = "TokenRequired"
+    status = 401
+
+
+class ForeignRequest(AccessError):
+    """A web page from elsewhere asks for what only the server's own pages and tools may do."""
+
+    code = "ForeignRequest"
 
 
 class SetupError(LukewarmError):

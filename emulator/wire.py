@@ -34,7 +34,7 @@ Headers = list[tuple[bytes, bytes]]
 
 PREFIX, SUFFIX = "/endpoints/", "/invocations"
 MAX_INFERENCE_ID = 64
-_DRAINED = 64 << 20  # how much of a refused body is read, so that its sender sees the answer
+DRAINED = 64 << 20  # how much of a refused body is read, so that its sender sees the answer
 
 _UNSUPPORTED = {
     b"x-amzn-sagemaker-target-model": "names a model of a multi-model endpoint",
@@ -168,7 +168,7 @@ async def _read(receive: Receive, limit: int, announced: int) -> tuple[bytes, in
             chunks.append(chunk)
         if not message.get("more_body"):
             return (chunks[0] if len(chunks) == 1 else b"".join(chunks)), size
-        if size > limit + _DRAINED:
+        if size > limit + DRAINED:
             return b"", size
 
 

@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("emulator.realtime", "emulator.serverless"),
     (
         "emulator.artifacts",
+        "emulator.auth",
         "emulator.catalogue",
         "emulator.clock",
         "emulator.config",
@@ -25,10 +26,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.endpoints",
         "emulator.faults",
         "emulator.ledger",
+        "emulator.listening",
+        "emulator.origin",
         "emulator.sandbox",
         "emulator.state",
     ),
-    ("emulator.inflight",),
+    ("emulator.credentials", "emulator.inflight"),
     (
         "emulator.journal",
         "emulator.live",
@@ -39,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("emulator.hosting",),
     ("emulator.dashboard", "emulator.documentation", "emulator.views", "emulator.wire"),
-    ("emulator.rest",),
+    ("emulator.guard", "emulator.rest"),
     ("emulator.app",),
     ("emulator.cli",),
 )

@@ -47,6 +47,9 @@ def test_keep_warm_may_be_a_range(tmp_path: Path) -> None:
         ("EMULATOR_BILL_STARTUP", "maybe", "true or false"),
         ("EMULATOR_STATE_DIR", " ", "a text that is not empty"),
         ("EMULATOR_ANSWER_LIMIT_S", "inf", "a number from 0.01 to 3600"),
+        ("EMULATOR_AUTH", "basic", "one of auto, off, sigv4"),
+        ("EMULATOR_ACCESS_KEY_ID", "my/key", "`generated` or 4 to 256 letters"),
+        ("EMULATOR_HOSTS", "box:8000", "host names without ports"),
         ("EMULATOR_SANDBOX", "docker", "one of auto, fork, spawn, inline"),
     ],
 )
@@ -59,6 +62,14 @@ def test_a_value_that_does_not_parse_is_named_with_what_was_expected(
     assert variable in text
     assert repr(value) in text
     assert expected in text
+
+
+@pytest.mark.parametrize("variable", ["EMULATOR_SECRET_ACCESS_KEY", "EMULATOR_TOKEN"])
+def test_a_secret_is_in_no_message_and_no_representation(variable: str, tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=f"{variable} is not understood") as caught:
+        read({variable: "hush hush"}, tmp_path)
+    assert "hush" not in str(caught.value)
+    assert "a-secret-of-mine" not in repr(read({variable: "a-secret-of-mine"}, tmp_path))
 
 
 def test_a_setting_that_does_not_exist_is_named(tmp_path: Path) -> None:
