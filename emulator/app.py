@@ -29,7 +29,7 @@ from emulator.credentials import credentials
 from emulator.errors import ControlError, LukewarmError, SetupError
 from emulator.guard import Asgi, SameOrigin, Signed, SignedOrToken
 from emulator.hosting import Hosting
-from emulator.ledger import Ledger
+from emulator.ledger import Ledger, unreadable, unusable
 from emulator.listening import Listening, listening
 from emulator.metrics import Metrics
 from emulator.sandbox import backends
@@ -56,10 +56,10 @@ class Server:
         try:
             sandbox = backends.create(_backend(config))
             self.ledger = Ledger.open(self.state.ledger)
+            self.clock = self._clock()
         except Exception:
             self.state.close()
             raise
-        self.clock = self._clock()
         self.hosting = Hosting(config, self.clock, self.ledger, Metrics(), sandbox)
         self.invocations: Asgi = Wire(self.hosting, Tariff(self.prices))
         self.rest: Asgi = self._api()
@@ -68,7 +68,10 @@ class Server:
 
     async def start(self) -> None:
         """Bring the endpoints up behind the scenes; returns as soon as requests can be taken."""
-        await self.hosting.open()
+        try:
+            await self.hosting.open()
+        except sqlite3.Error as error:
+            raise unusable(self.ledger.path, str(error)) from error
         self._beat = asyncio.get_running_loop().create_task(self._keep_beating())
 
     async def stop(self) -> None:
@@ -112,8 +115,12 @@ class Server:
     def _clock(self) -> Clock:
         if self.config.clock == "wall":
             return WallClock()
-        noted = self.ledger.get_meta(VIRTUAL_NOW)
-        return VirtualClock(int(noted) if noted else time.time_ns() // SECOND * SECOND)
+        noted = self.ledger.get_meta(VIRTUAL_NOW) or str(time.time_ns() // SECOND * SECOND)
+        try:
+            return VirtualClock(int(noted))
+        except ValueError:
+            reason = f"the virtual time in it is {noted!r}"
+            raise unreadable(self.ledger.path, reason) from None
 
     def _guard(self, where: Listening) -> str:
         """Put before both faces what they need; what a person has to be told of it, once."""

@@ -27,13 +27,14 @@ def prepare(source: Path, target: Path, limit_bytes: int) -> None:
     """
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     try:
+        part.mkdir(parents=True)
         _fill(source, part, limit_bytes)
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
     except OSError as error:
-        raise SetupError(f"The model at {source} cannot be read: {error}.") from error
+        words = f"The model at {source} cannot be copied into {target.parent}: {error}."
+        raise SetupError(words) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -137,7 +137,7 @@ class Hosting:
         for task in tuple(self._tasks):
             task.cancel()
         await _close(self.hosted)
-        self._journal.flush()
+        await self._journal.drain()
         self._registry.close()
         await self.sandbox.close()
 
@@ -237,7 +237,7 @@ class Hosting:
                 task.cancel()
             gone, self._hosted = self.hosted, {}  # from now on nobody finds them
             await _close(gone)
-            self._journal.flush()
+            await self._journal.drain()
             for hosted in gone:
                 self.metrics.forget(hosted.record.name)
             self._owed.clear()
@@ -374,7 +374,7 @@ class Hosting:
 
     async def _take_down(self, hosted: Hosted) -> None:
         await _close([hosted])
-        self._journal.flush()  # the last rows belong to the series that is forgotten below
+        await self._journal.drain()  # the last rows belong to the series that is forgotten below
         while True:
             try:
                 await self._registry.remove(hosted.record)

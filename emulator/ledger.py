@@ -4,7 +4,8 @@ One writer connection appends; queries read a committed snapshot through connect
 from any thread, while writing goes on (WAL). What `append` returned from survives the end of the
 process; with `synchronous=NORMAL` the last moments before a loss of power may be missing, whole
 transactions at a time. The writer never checkpoints, since that waits for the disk: call
-`checkpoint` from a thread now and then.
+`checkpoint` from a thread now and then. Nor does it wait for another process that has the file
+locked: it raises, `busy` tells such an error from others, and the caller may try again.
 """
 
 from __future__ import annotations
@@ -222,10 +223,11 @@ class _Folded(NamedTuple):
 class Ledger:
     """The ledger of one server. Writing methods may be called from any thread, one at a time gets
     through; each is one transaction and raises sqlite3.OperationalError, having changed nothing,
-    if it cannot be written (a full disk)."""
+    if it cannot be written (a full disk, a file that was removed meanwhile)."""
 
     def __init__(self, path: Path, writer: sqlite3.Connection) -> None:
         self.path = path
+        self._file = _identity(path)
         self._writer = writer
         self._turn = threading.Lock()
         self._folding = threading.Lock()
@@ -236,18 +238,23 @@ class Ledger:
         """Open the ledger at `path`, or create it together with its folder.
 
         Meters that a crash left running are closed at their last beat. Raises SetupError if the
-        file is not a ledger, is damaged, comes from a newer version, or cannot be written. That no
-        other server has it open is the caller's to see to.
+        file is not a ledger, is damaged, comes from a newer version, or cannot be written; one
+        that is refused is left as it was. That no other server has it open is the caller's to see
+        to.
         """
         path = path.absolute()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                _create(path)
             _inspect(path)
             return cls(path, _connect(path))
         except OSError as error:
-            raise _unusable(path, error.strerror or str(error)) from error
-        except sqlite3.Error as error:
-            raise _unusable(path, str(error)) from error
+            raise unusable(path, error.strerror or str(error)) from error
+        except sqlite3.OperationalError as error:
+            raise unusable(path, str(error)) from error
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # also in SQLite's own words
+            raise unreadable(path, f"it is damaged: {error}") from error
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and let go of it. Safe to call twice."""
@@ -355,9 +362,9 @@ class Ledger:
         To be called from a thread of its own. The writer goes on meanwhile; only a log that has
         outgrown WAL_LIMIT is cut back, and the writer waits for the last step of that.
         """
-        with closing(sqlite3.connect(self.path, isolation_level=None, timeout=0)) as connection:
+        with _opened(self.path, "rw", timeout=0) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            wal = self.path.with_name(self.path.name + "-wal")
+            wal = _beside(self.path, "-wal")
             if wal.exists() and wal.stat().st_size > WAL_LIMIT:
                 with self._turn:
                     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -419,6 +426,11 @@ class Ledger:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._turn:
+            if _identity(self.path) != self._file:
+                # SQLite would go on writing to a file that nobody can find any more.
+                raise sqlite3.OperationalError(
+                    f"{self.path} was removed or replaced while the server ran; restart it"
+                )
             writer = self._writer
             writer.execute("BEGIN IMMEDIATE")
             try:
@@ -431,30 +443,89 @@ class Ledger:
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
-        uri = f"{self.path.as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as reader:
+        with _opened(self.path, "ro") as reader:
             reader.execute("BEGIN")
             yield reader
 
 
-def _unusable(path: Path, reason: str) -> SetupError:
+def busy(error: BaseException) -> bool:
+    """Whether a write failed only because another process has the file locked at the moment."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def unusable(path: Path, reason: str) -> SetupError:
+    """The sentence for a ledger that cannot be opened where it is."""
     return SetupError(
         f"The ledger {path} cannot be used ({reason}): mend that, or set EMULATOR_STATE_DIR to "
         "another folder."
     )
 
 
+def unreadable(path: Path, reason: str) -> SetupError:
+    """The sentence for a ledger with the wrong content."""
+    return SetupError(
+        f"The ledger {path} cannot be used ({reason}): move it and {path.name}-wal away, or set "
+        "EMULATOR_STATE_DIR to another folder."
+    )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+@contextmanager
+def _opened(path: Path, mode: str, timeout: float = 5) -> Iterator[sqlite3.Connection]:
+    """A connection that creates nothing."""
+    uri = f"{path.as_uri()}?mode={mode}"
+    with closing(sqlite3.connect(uri, timeout, isolation_level=None, uri=True)) as connection:
+        yield connection
+
+
+def _create(path: Path) -> None:
+    """Make an empty ledger under another name first: half a ledger is never found at `path`."""
+    if _beside(path, "-wal").exists():
+        raise unreadable(path, f"it is missing, though {path.name}-wal is there")
+    part = _beside(path, ".new")
+    for leftover in (part, _beside(part, "-journal"), _beside(part, "-wal")):
+        leftover.unlink(missing_ok=True)
+    with closing(sqlite3.connect(part, isolation_level=None)) as writer:
+        _migrate(writer)
+        writer.execute("PRAGMA journal_mode = WAL")
+    part.replace(path)
+
+
 def _inspect(path: Path) -> None:
-    """Judge an existing file by its first bytes alone, so that a foreign one stays untouched."""
-    if not path.exists() or path.stat().st_size == 0:
-        return
+    """Judge a file without changing it: by its first bytes, so that a foreign one stays untouched,
+    then together with a log that a crash left, and page by page if that does not take long."""
     with path.open("rb") as file:
         head = file.read(100)
     if not head.startswith(b"SQLite format 3\0"):
-        raise _unusable(path, "it is not a ledger, or its beginning is damaged")
+        wrong = "it is not a ledger, or its beginning is damaged" if head else "it is empty"
+        raise unreadable(path, wrong)
     if int.from_bytes(head[68:72], "big") != APPLICATION_ID:
-        raise _unusable(path, "it is a database of another program")
+        raise unreadable(path, "it is a database of another program")
     _check_version(path, int.from_bytes(head[60:64], "big"))
+    # Closing a connection that may write would fold the log in, damaged or not. Only a journal of
+    # before the first log has to be rolled back by somebody.
+    with _opened(path, "rw" if _beside(path, "-journal").exists() else "ro") as reader:
+        (program,) = reader.execute("PRAGMA application_id").fetchone()
+        if program != APPLICATION_ID:
+            raise unreadable(path, f"{path.name}-wal is the log of another database")
+        (version,) = reader.execute("PRAGMA user_version").fetchone()
+        _check_version(path, version)
+        if path.stat().st_size <= CHECKED_SIZE:
+            (verdict,) = reader.execute("PRAGMA integrity_check(1)").fetchone()
+            if verdict != "ok":
+                raise unreadable(path, f"it is damaged: {' '.join(verdict.split())}")
 
 
 def _check_version(path: Path, version: int) -> None:
@@ -468,30 +539,20 @@ def _check_version(path: Path, version: int) -> None:
 def _connect(path: Path) -> sqlite3.Connection:
     writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
-        _check_pages(path, writer)
-        # The header must name us before WAL keeps later changes of it away from the file.
-        _migrate(path, writer)
+        _migrate(writer)
         writer.execute("PRAGMA journal_mode = WAL")
         writer.execute("PRAGMA synchronous = NORMAL")
         writer.execute("PRAGMA wal_autocheckpoint = 0")
         writer.execute("UPDATE meters SET open = 0 WHERE open = 1")
+        writer.execute("PRAGMA busy_timeout = 0")  # from now on the event loop would wait with it
     except BaseException:
         writer.close()
         raise
     return writer
 
 
-def _check_pages(path: Path, writer: sqlite3.Connection) -> None:
-    if path.stat().st_size > CHECKED_SIZE:
-        return
-    (verdict,) = writer.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != "ok":
-        raise _unusable(path, f"it is damaged: {' '.join(verdict.split())}")
-
-
-def _migrate(path: Path, writer: sqlite3.Connection) -> None:
+def _migrate(writer: sqlite3.Connection) -> None:
     (version,) = writer.execute("PRAGMA user_version").fetchone()
-    _check_version(path, version)
     if version == VERSION:
         return
     writer.execute("BEGIN IMMEDIATE")

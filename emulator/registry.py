@@ -17,7 +17,7 @@ import orjson
 
 from emulator import artifacts, endpoints
 from emulator.endpoints import Endpoint, EndpointConfig, Model
-from emulator.ledger import Ledger
+from emulator.ledger import Ledger, unreadable
 
 Sources = Mapping[str, tuple[Path, Mapping[str, str]]]
 INITIALISED = "initialised"
@@ -34,19 +34,36 @@ class Registry:
         self._copier = ThreadPoolExecutor(1, "lukewarm-models")
 
     def load(self) -> list[Endpoint]:
-        """Read everything back; the endpoints. Copies that a crash left unfinished are removed."""
+        """Read everything back; the endpoints. Copies that a crash left unfinished are removed.
+
+        Raises SetupError if a record cannot be read, and removes nothing then.
+        """
+        try:
+            found = self._read()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = f"a record in it is damaged: {type(error).__name__} {error}"
+            raise unreadable(self._ledger.path, reason) from error
+        known = {Path(model.directory).name for model in self.models.values()}
+        if self._models_dir.is_dir():
+            for entry in self._models_dir.iterdir():
+                if entry.name not in known:
+                    shutil.rmtree(entry, ignore_errors=True)
+        return found
+
+    def _read(self) -> list[Endpoint]:
         read = {
             kind: [orjson.loads(document) for document in self._ledger.all(kind)]
             for kind in ("model", "endpoint-config", "endpoint")
         }
         self.models = {one["name"]: endpoints.model_from(one) for one in read["model"]}
         self.configs = {one["name"]: endpoints.config_from(one) for one in read["endpoint-config"]}
-        known = {Path(model.directory).name for model in self.models.values()}
-        if self._models_dir.is_dir():
-            for entry in self._models_dir.iterdir():
-                if entry.name not in known:
-                    shutil.rmtree(entry, ignore_errors=True)
-        return [endpoints.endpoint_from(one) for one in read["endpoint"]]
+        for config in self.configs.values():
+            for variant in config.variants:
+                _ = self.models[variant.model]
+        found = [endpoints.endpoint_from(one) for one in read["endpoint"]]
+        for endpoint in found:
+            _ = self.configs[endpoint.config]
+        return found
 
     @property
     def initialised(self) -> bool:

@@ -217,7 +217,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
 
 async def answer_unwritable(request: Request, error: Exception) -> Response:
     """The ledger could not be read or written: nothing was changed."""
-    text = f"The ledger cannot be used ({error}); nothing was changed. Is the disk full?"
+    text = f"The ledger cannot be used ({error}); nothing was changed: mend that and try again."
     return JSONResponse({"detail": text}, status_code=503)
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 from emulator.errors import SetupError
-
-_WAY_OUT = "set EMULATOR_STATE_DIR to a directory that this user can write to"
 
 
 class StateDirectory:
@@ -31,26 +29,34 @@ class StateDirectory:
         self._lock.close()
 
 
-def _take(path: Path) -> IO[str]:
+def _take(path: Path) -> FileIO:
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = (path / "lock").open("a+")
+        lock = FileIO(path / "lock", "a+")
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise SetupError(
-            f"The state directory {path} cannot be used ({reason}): {_WAY_OUT}."
-        ) from None
+        raise _unusable(path, error) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.seek(0)
-        holder = lock.read().strip() or "unknown"
+        holder = lock.read().decode("ascii", "replace").strip() or "unknown"
         lock.close()
         raise SetupError(
             f"The state directory {path} is in use by another server (process {holder}): stop it, "
             "run uvicorn with one worker, or set EMULATOR_STATE_DIR to another directory."
         ) from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+    try:
+        lock.truncate(0)
+        lock.write(str(os.getpid()).encode())
+    except OSError as error:  # a full disk
+        lock.close()
+        raise _unusable(path, error) from None
     return lock
+
+
+def _unusable(path: Path, error: OSError) -> SetupError:
+    reason = error.strerror or str(error)
+    return SetupError(
+        f"The state directory {path} cannot be used ({reason}): mend that, or set "
+        "EMULATOR_STATE_DIR to a directory that this user can write to."
+    )

@@ -120,12 +120,14 @@ def test_a_relative_path_is_found_again_from_another_folder(
     ledger.close()
 
 
-def test_an_empty_file_becomes_a_ledger(tmp_path: Path) -> None:
+def test_a_creation_that_was_cut_short_is_no_hindrance(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    path.touch()
+    (tmp_path / "ledger.sqlite.new").write_bytes(b"half a header")
+    (tmp_path / "ledger.sqlite.new-journal").write_bytes(b"of something")
     ledger = Ledger.open(path)
     ledger.append([row()])
     ledger.close()
+    assert [file.name for file in tmp_path.iterdir()] == ["ledger.sqlite"]
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -142,7 +144,9 @@ def test_a_folder_in_the_ledgers_place_is_named(tmp_path: Path) -> None:
         Ledger.open(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"hello", b"x" * 100_000, b"SQLite format 3\x00 but not"])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"x" * 100_000, b"SQLite format 3\x00 but not"], ids=len
+)
 def test_another_file_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(content)

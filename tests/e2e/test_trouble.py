@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -256,20 +254,3 @@ def test_a_keras_file_is_held_to_the_limit_of_models(tmp_path: Path) -> None:
         assert "has more than 5000000 bytes" in answer.json()["detail"]
         nobody = server.create("nobody", serverless("~nobody-of-that-name/m.keras"))
         assert "There is no model at ~nobody-of-that-name/m.keras" in nobody.json()["detail"]
-
-
-def test_a_ledger_that_cannot_be_written_fails_answers_and_recovers(tmp_path: Path) -> None:
-    """Another process holds the ledger's write lock for longer than the server waits."""
-    with serving(tmp_path) as server:
-        server.invoke(SERVERLESS)
-        before = len(server.rows(SERVERLESS))
-        other = sqlite3.connect(server.state / "ledger.sqlite", isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        answer = server.invoke(SERVERLESS)
-        other.execute("ROLLBACK")
-        other.close()
-        assert answer.status_code == 500
-        assert "could not be recorded in the ledger and is not billed" in answer.json()["Message"]
-        assert len(server.rows(SERVERLESS)) == before
-        until(lambda: server.invoke(SERVERLESS).status_code == 200, "the ledger is written again")
-        assert Decimal(server.client.get("/billing").json()["total"]) > 0
