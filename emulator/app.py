@@ -15,11 +15,12 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 
-from emulator import catalogue, documentation, rest
+from emulator import catalogue, connections, documentation, rest
 from emulator.auth import Verifier
 from emulator.billing import Tariff
 from emulator.clock import Clock, VirtualClock, WallClock
@@ -30,7 +31,7 @@ from emulator.errors import ControlError, LukewarmError, SetupError
 from emulator.guard import Asgi, SameOrigin, Signed, SignedOrToken
 from emulator.hosting import Hosting
 from emulator.ledger import Ledger, unreadable, unusable
-from emulator.listening import Listening, listening
+from emulator.listening import Listening, listening, uvicorn_config
 from emulator.metrics import Metrics
 from emulator.sandbox import backends
 from emulator.state import StateDirectory
@@ -153,6 +154,7 @@ class Application:
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self._environ = environ
         self.server: Server | None = None
+        self._sweeping: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -198,10 +200,22 @@ class Application:
                 log.exception("A fault of ours.")
             await send({"type": "lifespan.startup.failed", "message": text})
             return
+        self._limit(uvicorn_config(receive))
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        if self._sweeping:
+            self._sweeping.cancel()
         await self.stop()
         await send({"type": "lifespan.shutdown.complete"})
+
+    def _limit(self, uvicorn: Any) -> None:
+        """What only uvicorn's own configuration can be told; it has read neither of it yet."""
+        assert self.server is not None
+        config = self.server.config
+        if getattr(uvicorn, "timeout_graceful_shutdown", 0) is None:
+            uvicorn.timeout_graceful_shutdown = round(config.grace_s)
+        if door := connections.keep(uvicorn, config):
+            self._sweeping = asyncio.get_running_loop().create_task(door.run())
 
 
 def create_app(environ: Mapping[str, str] | None = None) -> Application:

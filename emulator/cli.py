@@ -45,7 +45,6 @@ def serve(
         host=host,
         port=port,
         access_log=config.access_log,
-        timeout_graceful_shutdown=round(config.grace_s),
     )
 
 

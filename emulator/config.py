@@ -250,9 +250,19 @@ TABLE: tuple[Setting, ...] = (
         "grace_s",
         "30",
         _number(0, 3600),
-        "How long `lukewarm serve` waits for answers when it is stopped. With uvicorn itself it is"
-        " its option --timeout-graceful-shutdown.",
+        "How long a stop waits for answers, unless uvicorn has --timeout-graceful-shutdown.",
     ),
+    Setting(
+        "connections",
+        "16384",
+        _whole(1, 1_000_000),
+        "Most connections at a time; at most three quarters of the descriptors a process may have.",
+    ),
+    Setting("head_bytes", "65536", _whole(8192, 16 * MIB), "Largest head of a request."),
+    Setting("head_fields", "256", _whole(16, 65_536), "Most headers of a request."),
+    Setting("head_s", "30", _number(0.1, 3600), "Longest time for a client to send a head."),
+    Setting("body_s", "120", _number(0.1, 3600), "Longest time for a client to send a body."),
+    Setting("delivery_s", "120", _number(0.1, 3600), "Longest time for it to take an answer."),
     Setting("access_log", "false", _switch, "Whether uvicorn logs a line per request."),
     Setting("log_level", "info", _one_of("debug", "info", "warning", "error"), "Log level."),
 )
@@ -287,6 +297,12 @@ class Config:
     token: str = field(repr=False)
     hosts: frozenset[str]
     grace_s: float
+    connections: int
+    head_bytes: int
+    head_fields: int
+    head_s: float
+    body_s: float
+    delivery_s: float
     access_log: bool
     log_level: str
 

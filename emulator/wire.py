@@ -6,6 +6,7 @@ Bodies are opaque bytes here; only the environment parses them. The rest of the 
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -19,6 +20,7 @@ from emulator.errors import (
     InvocationError,
     ModelError,
     PayloadTooLarge,
+    ServiceUnavailable,
     ThrottlingException,
     ValidationError,
 )
@@ -72,6 +74,10 @@ class Wire:
         try:
             served = await self._invoke(name, headers, receive, request_id, arrived)
         except ClientGone:
+            return
+        except asyncio.CancelledError:  # uvicorn's, when the grace of a stop is over
+            error = ServiceUnavailable("The server is being stopped.")
+            await _send(send, error.status, *_error(error, request_id))
             return
         except InvocationError as error:
             await _send(send, error.status, *_error(error, request_id))

@@ -222,3 +222,15 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert f"cannot listen on 127.0.0.1:{port} (Address already in use)" in done.stderr
     assert "make serve PORT=8001" in done.stderr
+
+
+def test_a_stop_waits_for_the_grace_and_no_longer(tmp_path: Path) -> None:
+    """Under plain uvicorn, which would wait for this client as long as the client wants."""
+    with serving(tmp_path, EMULATOR_GRACE_S="1", EMULATOR_BODY_S="3600") as server:
+        head = f"POST /endpoints/{REALTIME}/invocations HTTP/1.1\r\nhost: x\r\n"
+        with socket.create_connection(("127.0.0.1", server.port)) as raw:
+            raw.sendall(head.encode() + b"content-length: 1000\r\n\r\n{")
+            server.invoke(REALTIME)
+            server.stop()
+            assert raw.recv(1000).startswith(b"HTTP/1.1 503 ")
+        assert "Traceback" not in server.log.read_text()
