@@ -179,6 +179,18 @@ TABLE: tuple[Setting, ...] = (
         "Hold a serverless answer back as its share of a vCPU (memory / 1769 MB) would.",
     ),
     Setting(
+        "batch",
+        "32",
+        _whole(1, 1024),
+        "Most requests that a real-time instance answers in one call of the model; 1: one by one.",
+    ),
+    Setting(
+        "compile",
+        "true",
+        _switch,
+        "Whether a real-time instance compiles the model (XLA) where that makes it faster.",
+    ),
+    Setting(
         "serverless_payload_bytes",
         str(4 * MIB),
         _whole(1, MAX_PAYLOAD),
@@ -282,6 +294,8 @@ class Config:
     seed: int
     bill_startup: bool
     cpu_share: bool
+    batch: int
+    compile: bool
     serverless_payload_bytes: int
     realtime_payload_bytes: int
     answer_limit_s: float

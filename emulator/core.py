@@ -51,6 +51,7 @@ class Start:
 class Assign:
     """Give the request to the environment; answer with `done` or `broken`.
 
+    Those to one environment in one list of actions are a batch, given together and `done` once.
     `cold` is true when this request waited for this environment's own start.
     """
 
@@ -104,14 +105,14 @@ class Policy(Protocol):
     def launch(self, now: int, warm: bool) -> list[Action]:
         """The variant goes into service. `warm` asks for the test start that a creation makes."""
 
-    def arrive(self, now: int, request: int) -> list[Action]:
-        """A request reached the endpoint."""
+    def arrive(self, now: int, *requests: int) -> list[Action]:
+        """Requests reached the endpoint together, in this order."""
 
-    def ready(self, now: int, environment: int) -> list[Action]:
-        """The environment has loaded its model."""
+    def ready(self, now: int, environment: int, together: int = 1) -> list[Action]:
+        """The environment has loaded its model, and can answer that many requests in one call."""
 
     def done(self, now: int, environment: int) -> list[Action]:
-        """The environment answered its request, whatever the status of the answer."""
+        """The environment answered all it was given, whatever the status of the answers."""
 
     def broken(self, now: int, environment: int, cause: Cause) -> list[Action]:
         """The environment is gone, or never came up."""

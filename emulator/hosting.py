@@ -398,6 +398,8 @@ class Hosting:
             model_dir=Path(model.directory),
             memory_bytes=persona.memory_bytes,
             warm_up=persona.warm_up,
+            batch=persona.batch,
+            compiled=persona.compiled,
             variables=model.variables,
         )
         terms = Terms(persona.payload_bytes, persona.cpu_share)

@@ -61,6 +61,7 @@ class Live:
     state: State = "starting"
     since: int = 0
     served: int = 0
+    calls: int = 0  # that it has been given and has not answered
     provision_ns: int = 0
     environment: Environment | None = None
     starting: asyncio.Task[None] | None = None

@@ -45,6 +45,7 @@ from emulator.sandbox.protocol import (
 
 log = logging.getLogger("lukewarm.live")
 
+CALL_BYTES = 1 << 20  # bodies that travel together: above it, copying them costs more than a call
 MAX_HEADER = 1024  # characters of a content type or of custom attributes
 # What a request that waited for its own environment's start is rejected with, if that fails.
 _FAILED_STARTS = (Cause.LOAD_FAILED, Cause.START_TIMED_OUT, Cause.DIED, Cause.OUT_OF_MEMORY)
@@ -85,6 +86,7 @@ class LiveVariant:
         self.place, self.variant, self.terms = place, variant, terms
         self._policy, self._spec, self._means = policy, spec, means
         self._requests = 0
+        self._arrived: list[int] = []  # in this turn of the loop
         self._pending: dict[int, Pending] = {}
         self._lives: dict[int, Live] = {}
         self._stopping: set[asyncio.Task[None]] = set()
@@ -121,13 +123,15 @@ class LiveVariant:
         self, request_id: str, invocation: Invocation, arrived_mono: int, inference_id: str
     ) -> asyncio.Future[Served]:
         """Hand one request to the policy; the future resolves when its answer may leave."""
-        future: asyncio.Future[Served] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Served] = loop.create_future()
         self._requests += 1
-        now = self._means.clock.now()
         self._pending[self._requests] = Pending(
-            request_id, invocation, future, now, arrived_mono, inference_id
+            request_id, invocation, future, 0, arrived_mono, inference_id
         )
-        self._perform(self._policy.arrive(now, self._requests))
+        if not self._arrived:
+            loop.call_soon(self._arrive)
+        self._arrived.append(self._requests)
         return future
 
     def refuse(
@@ -181,13 +185,23 @@ class LiveVariant:
     def environment_name(self, number: int) -> str:
         return f"{self.place.endpoint}-{self.variant.name}-{self._token}-{number}"
 
+    def _arrive(self) -> None:
+        """Tell the policy of the requests of one turn together, so that they can share a call."""
+        requests, self._arrived = self._arrived, []
+        now = self._means.clock.now()
+        for request in requests:
+            self._pending[request].arrived_at = now
+        self._perform(self._policy.arrive(now, *requests))
+
     # -- carrying out actions -----------------------------------------------------------------
 
     def _perform(self, actions: list[Action]) -> None:
+        batches: dict[int, list[int]] = {}
         for action in actions:
             match action:
                 case Assign():
                     self._assign(action)
+                    batches.setdefault(action.environment, []).append(action.request)
                 case Start():
                     self._start(action)
                 case Stop():
@@ -196,6 +210,8 @@ class LiveVariant:
                     self._reject(action)
                 case Hold():
                     self._hold(action)
+        for environment, batch in batches.items():
+            self._hand_over(self._lives[environment], batch)
         deadline = self._policy.next_deadline()
         if deadline < self._timer_at and not self.closed:
             if self._timer:
@@ -229,22 +245,41 @@ class LiveVariant:
         live.starting = None
         environment.ended.add_done_callback(partial(self._ended, live))
         self._enter(live, "idle")
-        self._perform(self._policy.ready(live.since, live.number))
+        self._perform(self._policy.ready(live.since, live.number, environment.together))
         self._check_launched()
 
     def _assign(self, action: Assign) -> None:
         pending, live = self._pending[action.request], self._lives[action.environment]
-        assert live.environment is not None  # a policy assigns only what is ready
         pending.assignment, pending.live = action, live
         pending.assigned_at = self._means.clock.now()
         pending.assigned_mono = time.monotonic_ns()
+
+    def _hand_over(self, live: Live, batch: list[int]) -> None:
+        """Give an environment its batch, in as many calls as its bodies are too large for one."""
+        assert live.environment is not None  # a policy assigns only what is ready
         self._enter(live, "busy")
-        try:
-            reply = live.environment.invoke(pending.invocation)
-        except Exception as fault:  # noqa: BLE001 - not now: the policy's other actions come first
-            asyncio.get_running_loop().call_soon(self._give_up, live, fault)
-            return
-        reply.add_done_callback(partial(self._answered, live, action.request))
+        for call in self._calls(batch):
+            try:
+                replies = live.environment.invoke([self._pending[r].invocation for r in call])
+            except Exception as fault:  # noqa: BLE001 - not now: other actions come first
+                asyncio.get_running_loop().call_soon(self._give_up, live, fault)
+                return
+            live.calls += 1
+            replies.add_done_callback(partial(self._answered, live, call))
+
+    def _calls(self, batch: list[int]) -> list[list[int]]:
+        if len(batch) == 1:
+            return [batch]
+        calls: list[list[int]] = [[]]
+        room = CALL_BYTES
+        for request in batch:
+            size = len(self._pending[request].invocation.body)
+            if size > room and calls[-1]:
+                calls.append([])
+                room = CALL_BYTES
+            calls[-1].append(request)
+            room -= size
+        return calls
 
     def _give_up(self, live: Live, fault: BaseException) -> None:
         """An environment that cannot be talked to is as good as dead."""
@@ -304,7 +339,7 @@ class LiveVariant:
 
     # -- what environments report -------------------------------------------------------------
 
-    def _answered(self, live: Live, request: int, future: asyncio.Future[Reply]) -> None:
+    def _answered(self, live: Live, call: list[int], future: asyncio.Future[list[Reply]]) -> None:
         if future.cancelled():
             return
         failure = future.exception()
@@ -314,18 +349,18 @@ class LiveVariant:
         if failure is not None:
             self._give_up(live, failure)
             return
-        reply = future.result()
-        model_ns = self._stretched(reply)
-        pending = self._pending.get(request)
-        if model_ns > reply.model_ns and pending is not None:
-            pending.reply = reply
-            task = asyncio.get_running_loop().create_task(
-                self._release_later(live, request, reply, model_ns)
-            )
-            self._releasing.add(task)
-            task.add_done_callback(self._releasing.discard)
-        else:
-            self._release(live, request, reply, model_ns)
+        live.calls -= 1
+        answers = list(zip(call, future.result(), strict=True))
+        held_ns = max(self._stretched(reply) - reply.model_ns for _, reply in answers)
+        if held_ns <= 0:
+            self._release(live, answers)
+            return
+        for request, reply in answers:
+            if request in self._pending:
+                self._pending[request].reply = reply
+        task = asyncio.get_running_loop().create_task(self._release_later(live, answers, held_ns))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
 
     def _stretched(self, reply: Reply) -> int:
         """How long the answer takes at the variant's share of a vCPU."""
@@ -334,20 +369,27 @@ class LiveVariant:
             return reply.model_ns
         return max(reply.model_ns, reply.cpu_ns * share[1] // share[0])
 
-    async def _release_later(self, live: Live, request: int, reply: Reply, model_ns: int) -> None:
-        await self._means.clock.pause(model_ns - reply.model_ns)
-        self._release(live, request, reply, model_ns)
+    async def _release_later(
+        self, live: Live, answers: list[tuple[int, Reply]], held_ns: int
+    ) -> None:
+        await self._means.clock.pause(held_ns)
+        self._release(live, answers)
 
-    def _release(self, live: Live, request: int, reply: Reply, model_ns: int) -> None:
-        pending = self._pending.pop(request, None)
-        if pending is None:  # it was given up on meanwhile
-            return
-        live.served += 1
-        self._enter(live, "idle")
-        error = self._verdict(live, reply)
-        row = self._row(pending, reply, error, model_ns)
-        self._perform(self._policy.done(live.since, live.number))
-        self._commit(pending, row, reply, error)
+    def _release(self, live: Live, answers: list[tuple[int, Reply]]) -> None:
+        """Let answers go. What was given up on meanwhile has none."""
+        served = [
+            (pending, reply)
+            for request, reply in answers
+            if (pending := self._pending.pop(request, None)) is not None
+        ]
+        if not live.calls:  # first of all, so that the environment goes on while rows are written
+            self._enter(live, "idle")
+            self._perform(self._policy.done(live.since, live.number))
+        for pending, reply in served:
+            live.served += 1
+            error = self._verdict(live, reply)
+            row = self._row(pending, reply, error, self._stretched(reply))
+            self._commit(pending, row, reply, error)
 
     def _verdict(self, live: Live, reply: Reply) -> InvocationError | None:
         name = self.environment_name(live.number)
@@ -368,9 +410,9 @@ class LiveVariant:
         """The environment is gone: say so once, to the log, to the policy and to a launch."""
         if live.number not in self._lives:
             return
-        for request, one in list(self._pending.items()):
-            if one.live is live and one.reply:  # it answered before it died
-                self._release(live, request, one.reply, self._stretched(one.reply))
+        answered = [(r, p.reply) for r, p in self._pending.items() if p.live is live and p.reply]
+        if answered:  # before it died
+            self._release(live, answered)
         self._lives.pop(live.number, None)
         log.warning("%s: %s", self.environment_name(live.number), failure.message)
         starting = live.state == "starting"

@@ -22,13 +22,16 @@ MAX_WORKERS = 64
 @dataclass(frozen=True, slots=True)
 class Hosted:
     """How a variant is hosted. `memory_bytes` is each environment's limit, `payload_bytes` that of
-    a body in either direction, `cpu_share` the vCPUs as numerator and denominator (None: all)."""
+    a body in either direction, `cpu_share` the vCPUs as numerator and denominator (None: all),
+    `batch` the most requests that an environment may answer in one call."""
 
     policy: Policy
     memory_bytes: int
     payload_bytes: int
     warm_up: bool
     cpu_share: tuple[int, int] | None = None
+    batch: int = 1
+    compiled: bool = False
 
 
 def host(config: Config, variant: Variant, model: Model) -> Hosted:
@@ -45,9 +48,17 @@ def _realtime(config: Config, variant: Variant, model: Model) -> Hosted:
         seed=config.seed,
         start_limit_ns=round(config.realtime_start_s * SECOND),
         answer_limit_ns=round(config.answer_limit_s * SECOND),
+        batch=config.batch,
     )
     memory_bytes = catalogue.instance_type(variant.instances.instance_type).memory_bytes
-    return Hosted(RealTimePolicy(rules), memory_bytes, config.realtime_payload_bytes, warm_up=True)
+    return Hosted(
+        RealTimePolicy(rules),
+        memory_bytes,
+        config.realtime_payload_bytes,
+        warm_up=True,
+        batch=config.batch,
+        compiled=config.compile,
+    )
 
 
 def _serverless(config: Config, variant: Variant, model: Model) -> Hosted:

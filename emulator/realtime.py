@@ -27,7 +27,9 @@ class RealTimeRules:
     """What one real-time variant is held to. Durations in nanoseconds.
 
     A request has `answer_limit_ns` from its arrival, its time in the queue included, as the
-    container's own backlog counts in the real service.
+    container's own backlog counts in the real service. A worker has as long for what it was given:
+    only then is it taken for stuck. `batch` is the most requests that are given to a worker
+    together, where it can answer them in one call.
     """
 
     instances: int
@@ -38,6 +40,7 @@ class RealTimeRules:
     answer_limit_ns: int = 60 * SECOND
     retry_ns: int = 5 * SECOND  # before a worker that failed is tried again; doubles each time
     retry_longest_ns: int = 3600 * SECOND
+    batch: int = 1
 
 
 class Draw:
@@ -69,12 +72,20 @@ def choose_variant(weights: Sequence[float], draw: Draw) -> int:
 
 
 @dataclass(slots=True)
+class _Batch:
+    """What a worker was given together, and when it is taken for stuck."""
+
+    requests: list[int]
+    deadline: int
+
+
+@dataclass(slots=True, eq=False)
 class _Instance:
     """`starting`, `idle` and `busy` partition its live environments."""
 
     starting: dict[int, int] = field(default_factory=dict)  # environment -> start deadline
     idle: list[int] = field(default_factory=list)
-    busy: dict[int, int] = field(default_factory=dict)  # environment -> request
+    busy: dict[int, _Batch] = field(default_factory=dict)  # by environment
     queue: deque[int] = field(default_factory=deque)
     retry_at: int = NEVER
     failures: int = 0  # times in a row that workers were lost which had answered nothing
@@ -82,7 +93,7 @@ class _Instance:
 
     @property
     def outstanding(self) -> int:
-        return len(self.queue) + len(self.busy)
+        return len(self.queue) + sum(len(batch.requests) for batch in self.busy.values())
 
     @property
     def healthy(self) -> bool:
@@ -93,15 +104,27 @@ class _Instance:
         return sorted([*self.starting, *self.idle, *self.busy])
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """A request without an answer: until when it may wait, and where it does."""
+
+    deadline: int
+    instance: _Instance
+
+
 class RealTimePolicy:
-    """The decisions of one real-time variant; see `core.Policy` for what each method means."""
+    """The decisions of one real-time variant; see `core.Policy` for what each method means.
+
+    A worker that has become idle is given what queued meanwhile, up to `batch` requests and its
+    share of the queue among idle siblings: batches grow with the load, and nothing waits for one.
+    """
 
     def __init__(self, rules: RealTimeRules) -> None:
         self.rules = rules
         self._instances = [_Instance() for _ in range(rules.instances)]
         self._home: dict[int, _Instance] = {}  # environment -> its instance
-        self._arrived: deque[tuple[int, int]] = deque()  # (deadline, request) in order of arrival
-        self._waiting: dict[int, _Instance] = {}  # request not yet answered -> its instance
+        self._together: dict[int, int] = {}  # environment -> requests that it answers in one call
+        self._waiting: dict[int, _Waiting] = {}  # by request; in order of arrival, so of deadline
         self._draw = Draw(rules.seed)
         self._started = 0
         self._in_service = False
@@ -114,26 +137,31 @@ class RealTimePolicy:
             self._staff(now, instance, actions)
         return actions
 
-    def arrive(self, now: int, request: int) -> list[Action]:
+    def arrive(self, now: int, *requests: int) -> list[Action]:
         actions = self.tick(now)
         if not self._instances:  # closed
-            actions.append(Reject(request, Cause.CLOSED))
+            actions.extend(Reject(request, Cause.CLOSED) for request in requests)
             return actions
-        instance = self._route()
-        self._arrived.append((now + self.rules.answer_limit_ns, request))
-        self._waiting[request] = instance
-        instance.queue.append(request)
-        if not instance.healthy and not instance.starting:
-            self._staff(now, instance, actions)
-        self._serve(instance, actions)
+        reached: list[_Instance] = []
+        for request in requests:
+            instance = self._route()
+            self._waiting[request] = _Waiting(now + self.rules.answer_limit_ns, instance)
+            instance.queue.append(request)
+            if instance not in reached:
+                reached.append(instance)
+        for instance in reached:
+            if not instance.healthy and not instance.starting:
+                self._staff(now, instance, actions)
+            self._serve(now, instance, actions)
         return actions
 
-    def ready(self, now: int, environment: int) -> list[Action]:
+    def ready(self, now: int, environment: int, together: int = 1) -> list[Action]:
         actions = self.tick(now)
         instance = self._home.get(environment)
         if instance is None or instance.starting.pop(environment, None) is None:
             return actions
         instance.idle.append(environment)
+        self._together[environment] = max(1, min(together, self.rules.batch))
         if len(instance.environments) == self.rules.workers:
             instance.retry_at = NEVER
         if not self._in_service and all(
@@ -141,7 +169,7 @@ class RealTimePolicy:
         ):
             self._in_service = True
             actions.append(Hold(Resource.INSTANCES, self.rules.instances))
-        self._serve(instance, actions)
+        self._serve(now, instance, actions)
         return actions
 
     def done(self, now: int, environment: int) -> list[Action]:
@@ -149,11 +177,12 @@ class RealTimePolicy:
         instance = self._home.get(environment)
         if instance is None or environment not in instance.busy:
             return actions
-        self._waiting.pop(instance.busy.pop(environment), None)
+        for request in instance.busy.pop(environment).requests:
+            self._waiting.pop(request, None)
         instance.idle.append(environment)
         instance.failures = 0
         self._proven.add(environment)
-        self._serve(instance, actions)
+        self._serve(now, instance, actions)
         return actions
 
     def broken(self, now: int, environment: int, cause: Cause) -> list[Action]:
@@ -164,19 +193,16 @@ class RealTimePolicy:
 
     def tick(self, now: int) -> list[Action]:
         actions: list[Action] = []
-        while self._arrived and (
-            self._arrived[0][0] <= now or self._arrived[0][1] not in self._waiting
-        ):
-            _, request = self._arrived.popleft()
-            if request in self._waiting:
-                self._time_out(now, request, actions)
+        while self._waiting:
+            request, waiting = next(iter(self._waiting.items()))
+            if waiting.deadline > now:
+                break
+            # One that a worker is at leaves alone: the worker has a deadline of its own.
+            if request in waiting.instance.queue:
+                waiting.instance.queue.remove(request)
+            self._reject(request, Cause.TIMED_OUT, actions)
         for instance in self._instances:
-            for environment, deadline in list(instance.starting.items()):
-                if deadline <= now:
-                    actions.append(Stop(environment, Cause.START_TIMED_OUT))
-                    self._lose(now, environment, Cause.START_TIMED_OUT, actions)
-            if instance.retry_at <= now:
-                self._staff(now, instance, actions)
+            self._settle(now, instance, actions)
         return actions
 
     def evict(self, now: int) -> list[Action]:
@@ -191,15 +217,17 @@ class RealTimePolicy:
         if self._in_service:
             actions.append(Hold(Resource.INSTANCES, 0))
         self._home.clear()
+        self._together.clear()
         self._waiting.clear()
-        self._arrived.clear()
         self._instances = []
         return actions
 
     def next_deadline(self) -> int:
-        earliest = self._arrived[0][0] if self._arrived else NEVER
+        earliest = next(iter(self._waiting.values())).deadline if self._waiting else NEVER
         for instance in self._instances:
             earliest = min(earliest, instance.retry_at, *instance.starting.values(), NEVER)
+            for batch in instance.busy.values():
+                earliest = min(earliest, batch.deadline)
         return earliest
 
     def _route(self) -> _Instance:
@@ -223,23 +251,25 @@ class RealTimePolicy:
             instance.starting[self._started] = now + self.rules.start_limit_ns
             actions.append(Start(self._started))
 
-    def _serve(self, instance: _Instance, actions: list[Action]) -> None:
-        while instance.queue and instance.idle:
-            request = instance.queue.popleft()
-            environment = instance.idle.pop()
-            instance.busy[environment] = request
-            actions.append(Assign(request, environment))
+    def _serve(self, now: int, instance: _Instance, actions: list[Action]) -> None:
+        queue, idle = instance.queue, instance.idle
+        while queue and idle:
+            share = -(-len(queue) // len(idle))
+            environment = idle.pop()
+            size = min(share, self._together[environment])
+            requests = [queue.popleft() for _ in range(size)]
+            instance.busy[environment] = _Batch(requests, now + self.rules.answer_limit_ns)
+            actions.extend(Assign(request, environment) for request in requests)
 
-    def _time_out(self, now: int, request: int, actions: list[Action]) -> None:
-        """Its 60 s are over: a queued request leaves; a worker still at it is replaced."""
-        instance = self._waiting[request]
-        if request in instance.queue:
-            instance.queue.remove(request)
-            self._reject(request, Cause.TIMED_OUT, actions)
-            return
-        environment = next(key for key, value in instance.busy.items() if value == request)
-        actions.append(Stop(environment, Cause.TIMED_OUT))
-        self._lose(now, environment, Cause.TIMED_OUT, actions)
+    def _settle(self, now: int, instance: _Instance, actions: list[Action]) -> None:
+        """Replace what came up or answered too late, and try again what is due for it."""
+        overdue = [(e, Cause.START_TIMED_OUT) for e, at in instance.starting.items() if at <= now]
+        overdue += [(e, Cause.TIMED_OUT) for e, b in instance.busy.items() if b.deadline <= now]
+        for environment, cause in overdue:
+            actions.append(Stop(environment, cause))
+            self._lose(now, environment, cause, actions)
+        if instance.retry_at <= now:
+            self._staff(now, instance, actions)
 
     def _lose(self, now: int, environment: int, cause: Cause, actions: list[Action]) -> None:
         """A worker is gone: its request is told why, and another is started.
@@ -254,26 +284,31 @@ class RealTimePolicy:
             instance.failures += 1  # workers that are lost together failed once
             instance.blamed = self._started
         self._proven.discard(environment)
+        self._together.pop(environment, None)
         if environment in instance.idle:
             instance.idle.remove(environment)
-        if (request := instance.busy.pop(environment, None)) is not None:
-            self._reject(request, cause, actions)
+        if (batch := instance.busy.pop(environment, None)) is not None:
+            for request in batch.requests:
+                if request in self._waiting:
+                    self._reject(request, cause, actions)
         if failed_start or instance.failures > 1:
             doubled = self.rules.retry_ns << min(max(instance.failures - 2, 0), 20)
             instance.retry_at = now + min(doubled, self.rules.retry_longest_ns)
         else:
             self._staff(now, instance, actions)
         if not instance.healthy:
-            self._move(instance, cause if failed_start else None, actions)
+            self._move(now, instance, cause if failed_start else None, actions)
 
-    def _move(self, instance: _Instance, cause: Cause | None, actions: list[Action]) -> None:
+    def _move(
+        self, now: int, instance: _Instance, cause: Cause | None, actions: list[Action]
+    ) -> None:
         queue, instance.queue = instance.queue, deque()
         for request in queue:
             target = self._route()
             if target.healthy or target.starting or cause is None:
-                self._waiting[request] = target
+                self._waiting[request].instance = target
                 target.queue.append(request)
-                self._serve(target, actions)
+                self._serve(now, target, actions)
             else:
                 self._reject(request, cause, actions)
 

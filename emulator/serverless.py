@@ -67,23 +67,13 @@ class ServerlessPolicy:
             self._begin(now, 0, pool.WARMING, actions)
         return actions
 
-    def arrive(self, now: int, request: int) -> list[Action]:
+    def arrive(self, now: int, *requests: int) -> list[Action]:
         actions = self.tick(now)
-        if self._closed:
-            actions.append(Reject(request, Cause.CLOSED))
-            return actions
-        slot = pool.claim(self._pool)
-        if slot == pool.NONE:
-            actions.append(Reject(request, Cause.THROTTLED))
-            return actions
-        self._request[slot] = request
-        if self._pool.state[slot] == pool.BUSY:
-            self._assign(now, slot, actions, cold=False)
-        elif self._serial[slot] not in self._slots:
-            self._start(now, slot, actions)
+        for request in requests:
+            self._take(now, request, actions)
         return actions
 
-    def ready(self, now: int, environment: int) -> list[Action]:
+    def ready(self, now: int, environment: int, together: int = 1) -> list[Action]:
         actions = self.tick(now)
         slot = self._slots.get(environment, pool.NONE)
         if slot == pool.NONE:
@@ -150,6 +140,20 @@ class ServerlessPolicy:
 
     def next_deadline(self) -> int:
         return self._pool.marks[pool.EARLIEST]
+
+    def _take(self, now: int, request: int, actions: list[Action]) -> None:
+        if self._closed:
+            actions.append(Reject(request, Cause.CLOSED))
+            return
+        slot = pool.claim(self._pool)
+        if slot == pool.NONE:
+            actions.append(Reject(request, Cause.THROTTLED))
+            return
+        self._request[slot] = request
+        if self._pool.state[slot] == pool.BUSY:
+            self._assign(now, slot, actions, cold=False)
+        elif self._serial[slot] not in self._slots:
+            self._start(now, slot, actions)
 
     def _begin(self, now: int, slot: int, state: int, actions: list[Action]) -> None:
         pool.begin(self._pool, slot, state)

@@ -9,19 +9,23 @@ from __future__ import annotations
 import re
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 
-from model import handlers
+from model import batching, handlers
 from model.binding import bound
+from model.compiling import compiled
 from model.decoding import Layout, Query, decode, from_json
 from model.encoding import chosen, encode
 from model.loading import import_runtime, servables
 from model.messages import JSON, ModelLoadError, Refused, Request, Response, error
 from model.rest import Loopback, Route
-from model.signatures import DEFAULT_SIGNATURE, Array, Servable
+from model.signatures import DEFAULT_SIGNATURE, Array, Servable, Signature
 
 __all__ = [
     "Container",
@@ -33,6 +37,9 @@ __all__ = [
 ]
 
 DEFAULT_MODEL = "SAGEMAKER_TFS_DEFAULT_MODEL_NAME"
+P = ParamSpec("P")
+T = TypeVar("T")
+
 ATTRIBUTE = re.compile(r"tfs-[a-z\-]+=[^,]+")
 
 
@@ -53,13 +60,30 @@ def load(model_dir: Path, variables: Mapping[str, str]) -> Container:
     return Container(models, default, handlers.find(model_dir))
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request that was understood: which function is asked what, and how to answer."""
+
+    signature: Signature
+    arrays: Mapping[str, Array]
+    layout: Layout
+    accept: str
+
+    def answer(self, outputs: Mapping[str, Array]) -> Response:
+        return Response(200, self.accept, encode(self.accept, outputs, self.layout))
+
+
 class Container:
-    """Loaded models behind one `handle`, with or without the user's code in front of them."""
+    """Loaded models behind one `handle`, with or without the user's code in front of them.
+
+    `together` is how many requests `handle_all` answers in one call of the model.
+    """
 
     def __init__(
         self, models: Mapping[str, Servable], default: str, script: handlers.Script | None = None
     ) -> None:
-        self._models = models
+        self.together = 1
+        self._models = dict(models)
         self._default = default
         self._script = script
         # Only a `handler` posts to TensorFlow Serving by itself; nobody else needs the port.
@@ -68,48 +92,68 @@ class Container:
     def handle(self, request: Request) -> Response:
         """Answer one POST to /invocations. Never raises: what goes wrong is a 4xx or 5xx answer
         with `{"error": "..."}`."""
-        try:
-            route = self._route(request.custom_attributes)
-            if self._script:
-                context = handlers.context(request, route, self._loopback)
-                return self._script.answer(request, context, lambda b: self.predict(route, b))
-            return self._answer(request, route)
-        except Refused as refusal:
-            return error(refusal.status, str(refusal))
-        except Exception as fault:  # noqa: BLE001  (the container answers 500 and lives on)
-            traceback.print_exc(file=sys.stderr)
-            return error(500, str(fault))
+        return guarded(self._handled, request)
+
+    def handle_all(self, requests: Sequence[Request]) -> list[Response]:
+        """Answer each request as `handle` would, those that ask the default function the same kind
+        of question in one call of the model. Never raises."""
+        if len(requests) == 1 or self.together == 1:
+            return [self.handle(request) for request in requests]
+        answers: dict[int, Response] = {}
+        shared: dict[object, dict[int, Question]] = {}
+        for index, request in enumerate(requests):
+            question = guarded(self._question, request)
+            if isinstance(question, Response):
+                answers[index] = question
+            elif question.signature is not self._function or question.layout is not Layout.ROWS:
+                answers[index] = guarded(answered, question)
+            else:
+                shared.setdefault(batching.fits(question.arrays), {})[index] = question
+        for group in shared.values():
+            answers |= zip(group, answered_together(list(group.values())), strict=True)
+        return [answers[index] for index in range(len(requests))]
 
     def predict(self, route: Route, body: bytes) -> Response:
         """TensorFlow Serving's predict API: what the user's code posts to. Never raises."""
-        try:
-            model = self._asked(route)
-            query = from_json(body)
-            return Response(200, JSON, encode(JSON, run(model, query), query.layout))
-        except Refused as refusal:
-            return error(refusal.status, str(refusal))
-        except Exception as fault:  # noqa: BLE001
-            traceback.print_exc(file=sys.stderr)
-            return error(500, str(fault))
+        return guarded(lambda: answered(asked(self._asked(route), from_json(body), JSON)))
 
-    def warm_up(self) -> None:
-        """One inference on zeros through the compiled function; what it answers is ignored."""
-        signature = self._models[self._default].signatures[DEFAULT_SIGNATURE]
+    def warm_up(self, batch: int = 1, compile: bool = False) -> None:
+        """One inference on zeros; what it answers is ignored. Then `compile` asks for the model's
+        compiled form, and `batch` for finding out whether up to so many requests can share a call.
+        """
+        model = self._models[self._default]
+        signature = model.signatures[DEFAULT_SIGNATURE]
         try:
             signature.call({name: tensor.zeros() for name, tensor in signature.inputs.items()})
         except Refused:
             return  # zeros need not be valid input
+        if self._script is None:  # a script is given one request at a time
+            self.together = batching.together(signature, batch)
+        if compile:
+            signature = compiled(signature, self.together)
+            signatures = {**model.signatures, DEFAULT_SIGNATURE: signature}
+            self._models[self._default] = replace(model, signatures=signatures)
 
     def close(self) -> None:
         """Close the loopback port, if one was opened."""
         if self._loopback:
             self._loopback.close()
 
-    def _answer(self, request: Request, route: Route) -> Response:
+    @property
+    def _function(self) -> Signature:
+        return self._models[self._default].signatures[DEFAULT_SIGNATURE]
+
+    def _handled(self, request: Request) -> Response:
+        if self._script is None:
+            return answered(self._question(request))
+        route = self._route(request.custom_attributes)
+        context = handlers.context(request, route, self._loopback)
+        return self._script.answer(request, context, lambda body: self.predict(route, body))
+
+    def _question(self, request: Request) -> Question:
+        model = self._asked(self._route(request.custom_attributes))
         accept = chosen(request.accept)
-        model = self._asked(route)
-        query = decode(request.content_type, request.body)
-        return Response(200, accept, encode(accept, run(model, query), query.layout))
+        return asked(model, decode(request.content_type, request.body), accept)
 
     def _asked(self, route: Route) -> Servable:
         model = self._models.get(route.model)
@@ -137,8 +181,8 @@ class Container:
         )
 
 
-def run(model: Servable, query: Query) -> Mapping[str, Array]:
-    """The outputs for a query, in one call for the whole batch. Raises Refused."""
+def asked(model: Servable, query: Query, accept: str) -> Question:
+    """What a query asks of a model. Raises Refused."""
     signature = model.signatures.get(query.signature)
     if signature is None:
         raise Refused(
@@ -146,11 +190,40 @@ def run(model: Servable, query: Query) -> Mapping[str, Array]:
             f"Serving signature name: {query.signature!r} not found in signature def; "
             f"the model has {', '.join(model.signatures)}.",
         )
-    arrays = bound(query, signature)
-    outputs = signature.call(arrays)
-    if query.layout is Layout.ROWS:
-        refuse_other_batch(arrays, outputs)
-    return outputs
+    return Question(signature, bound(query, signature), query.layout, accept)
+
+
+def answered(question: Question) -> Response:
+    """The answer, in one call for the whole batch of the request. Raises Refused."""
+    outputs = question.signature.call(question.arrays)
+    if question.layout is Layout.ROWS:
+        refuse_other_batch(question.arrays, outputs)
+    return question.answer(outputs)
+
+
+def answered_together(questions: Sequence[Question]) -> list[Response]:
+    """The answers to questions that fit each other, by one call. If that fails each is asked alone,
+    so that nobody is told of another's fault. Never raises."""
+    outputs = None
+    if len(questions) > 1:
+        rows = [batching.count(question.arrays) for question in questions]
+        arrays = batching.stacked([question.arrays for question in questions])
+        with suppress(Exception):
+            outputs = batching.split(questions[0].signature.call(arrays), rows)
+    if outputs is None:
+        return [guarded(answered, question) for question in questions]
+    return [guarded(question.answer, own) for question, own in zip(questions, outputs, strict=True)]
+
+
+def guarded(work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T | Response:
+    """What `work` gives, or the answer that tells how it failed."""
+    try:
+        return work(*given, **named)
+    except Refused as refusal:
+        return error(refusal.status, str(refusal))
+    except Exception as fault:  # noqa: BLE001  (the container answers 500 and lives on)
+        traceback.print_exc(file=sys.stderr)
+        return error(500, str(fault))
 
 
 def refuse_other_batch(arrays: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:

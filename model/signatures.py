@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+Call = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+
 DEFAULT_SIGNATURE = "serving_default"
 
 
@@ -28,16 +30,23 @@ class Tensor:
         shape = [1 if size is None else size for size in self.shape or ()]
         return np.full(shape, b"" if self.dtype == object else 0, dtype=self.dtype)
 
+    @property
+    def rows(self) -> bool:
+        """Whether its first axis is free, and so may be that of a batch."""
+        return self.shape is not None and self.shape[:1] == (None,)
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """One compiled function: arrays by input name in, arrays by output name out.
+    """One function of a model: arrays by input name in, arrays by output name out.
 
-    `call` raises Refused when the runtime rejects the values.
+    `call` raises Refused when the runtime rejects the values. `compiled`, where the runtime has a
+    compiler, makes the same function for one size of batch only.
     """
 
     inputs: Mapping[str, Tensor]
-    call: Callable[[Mapping[str, Array]], Mapping[str, Array]]
+    call: Call
+    compiled: Callable[[int], Call] | None = None
 
     @property
     def only_input(self) -> Tensor | None:

@@ -7,7 +7,7 @@ import asyncio
 import os
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from emulator.core import Cause
@@ -46,7 +46,7 @@ class WorkerEnvironment:
         self._spec = spec
         self._watch = watch
         self._ready: asyncio.Future[Setup] = self._loop.create_future()
-        self._pending: deque[asyncio.Future[Reply]] = deque()
+        self._pending: deque[asyncio.Future[list[Reply]]] = deque()
         self._channel = Channel(self._arrived, self._hung_up)
         self._log: LogPipe | None = None
         self._process: Process | None = None
@@ -55,6 +55,7 @@ class WorkerEnvironment:
         self._timer: asyncio.TimerHandle | None = None
         self._measuring = False
         self._silent = False
+        self.together = 1
 
     @property
     def pid(self) -> int:
@@ -86,18 +87,18 @@ class WorkerEnvironment:
         if self.ended.done():
             raise self.ended.result()
 
-    def invoke(self, invocation: Invocation) -> asyncio.Future[Reply]:
-        """Hand over one request; the future raises EnvironmentFailed if the environment ends."""
-        future: asyncio.Future[Reply] = self._loop.create_future()
+    def invoke(self, batch: Sequence[Invocation]) -> asyncio.Future[list[Reply]]:
+        """Hand over requests to be answered in one call; the future raises EnvironmentFailed if
+        the environment ends."""
+        future: asyncio.Future[list[Reply]] = self._loop.create_future()
         if self._verdict or self.ended.done():
             future.set_exception(self._verdict or self.ended.result())
             return future
-        meta = {
-            "content_type": invocation.content_type,
-            "accept": invocation.accept,
-            "custom_attributes": invocation.custom_attributes,
-        }
-        self._channel.write(Kind.INVOKE, meta, invocation.body)
+        requests = [
+            (len(one.body), one.content_type, one.accept, one.custom_attributes) for one in batch
+        ]
+        body = batch[0].body if len(batch) == 1 else b"".join([one.body for one in batch])
+        self._channel.write(Kind.INVOKE, {"requests": requests}, body)
         self._pending.append(future)
         if self._spec.memory_bytes is not None:
             self._watch.add(self)
@@ -177,6 +178,7 @@ class WorkerEnvironment:
     def _came_up(self, meta: dict[str, Any]) -> None:
         if self._noted(meta):
             self._watch.discard(self)
+            self.together = meta["together"]
             self._ready.set_result(Setup(meta["runtime_ns"], meta["load_ns"]))
 
     def _answered(self, frame: Frame) -> None:
@@ -186,7 +188,7 @@ class WorkerEnvironment:
         if not self._pending:
             self._watch.discard(self)
         if not future.done():
-            future.set_result(_reply(frame))
+            future.set_result(_replies(frame))
 
     def _noted(self, meta: dict[str, Any]) -> bool:
         if self._gauge is not None:
@@ -253,19 +255,28 @@ def _load_order(spec: Spec, requested_ns: int) -> dict[str, Any]:
         "model_dir": str(spec.model_dir),
         "variables": dict(spec.variables),
         "warm_up": spec.warm_up,
+        "batch": spec.batch,
+        "compiled": spec.compiled,
         "memory_bytes": spec.memory_bytes,
         "requested_ns": requested_ns,
     }
 
 
-def _reply(frame: Frame) -> Reply:
-    meta = frame.meta
-    return Reply(
-        status=meta["status"],
-        content_type=meta["content_type"],
-        body=frame.body,
-        model_ns=meta["model_ns"],
-        cpu_ns=meta["cpu_ns"],
-        peak_bytes=meta["peak_bytes"],
-        custom_attributes=meta["custom_attributes"],
-    )
+def _replies(frame: Frame) -> list[Reply]:
+    meta, body, at = frame.meta, frame.body, 0
+    given = meta["replies"]
+    replies = []
+    for size, status, content_type, custom_attributes in given:
+        replies.append(
+            Reply(
+                status,
+                content_type,
+                body if len(given) == 1 else body[at : at + size],
+                meta["model_ns"],
+                meta["cpu_ns"] // len(given),
+                meta["peak_bytes"],
+                custom_attributes,
+            )
+        )
+        at += size
+    return replies

@@ -1,15 +1,15 @@
 """The seam between a host and a backend of execution environments. Data and protocols only.
 
-A backend starts environments (`Sandbox.start`); a started environment answers one invocation at a
-time (`Environment.invoke`), says what it uses (`stats`) and can be ended (`stop`). The four
-methods are all that a new backend has to provide; `tests/sandbox/test_conformance.py` runs over
-every one.
+A backend starts environments (`Sandbox.start`); a started environment answers invocations, one
+after the other or several in one call (`Environment.invoke`), says what it uses (`stats`) and can
+be ended (`stop`). The four methods are all that a new backend has to provide;
+`tests/sandbox/test_conformance.py` runs over every one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -37,7 +37,9 @@ class Spec:
 
     `model_dir` holds an unpacked model archive. `memory_bytes` is the limit that the footprint is
     held to (None: no limit). `warm_up` asks for one inference on zeros before the environment
-    counts as ready, as an always-warm persona wants it. `variables` is the container's
+    counts as ready, as an always-warm persona wants it; `batch` for finding out whether up to that
+    many requests can be answered in one call, and `compiled` for compiling the model, where that
+    makes it faster. `variables` is the container's
     environment; nothing else of the server's environment reaches the process but PATH, the locale
     and what TensorFlow needs. `label` (endpoint/variant/environment) marks its log lines, and
     `log` receives each line of its stdout and stderr in the loop's thread, at most 16 KB at a
@@ -49,6 +51,8 @@ class Spec:
     model_dir: Path
     memory_bytes: int | None = None
     warm_up: bool = False
+    batch: int = 1
+    compiled: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)
     log: Callable[[str], None] | None = None
 
@@ -67,8 +71,9 @@ class Invocation:
 class Reply:
     """What the container answered. `status` is the container's own, 200 or an error's.
 
-    `model_ns` is the wall time and `cpu_ns` the processor time (all threads) that the environment
-    spent on it; `peak_bytes` is its largest footprint so far.
+    `model_ns` is the wall time of the call that answered it and `cpu_ns` the processor time (all
+    threads) that the environment spent on it, its share where the call answered several;
+    `peak_bytes` is the environment's largest footprint so far.
     """
 
     status: int
@@ -109,14 +114,19 @@ class Environment(Protocol):
     def setup(self) -> Setup: ...
 
     @property
+    def together(self) -> int:
+        """How many requests it can answer in one call: from 1 to the `batch` of its Spec."""
+
+    @property
     def ended(self) -> asyncio.Future[EnvironmentFailed]:
         """Resolves as soon as the environment is gone, whoever ended it; never raises."""
 
-    def invoke(self, invocation: Invocation) -> asyncio.Future[Reply]:
-        """Hand over one request; the future raises EnvironmentFailed if the environment ends.
+    def invoke(self, batch: Sequence[Invocation]) -> asyncio.Future[list[Reply]]:
+        """Hand over requests to be answered in one call; one reply for each, in their order.
 
-        Requests are answered one after the other. Cancelling the future drops the answer, but the
-        environment is occupied until it has given it.
+        The future raises EnvironmentFailed if the environment ends. Batches are answered one after
+        the other. Cancelling the future drops the answers, but the environment is occupied until it
+        has given them.
         """
 
     def stats(self) -> Stats: ...

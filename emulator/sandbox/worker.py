@@ -29,6 +29,7 @@ from emulator.sandbox.footprint import Peak
 from emulator.sandbox.frames import Frame, FrameError, Kind, receive, send
 
 PR_SET_PDEATHSIG = 1
+_FAULT = (500, "application/json", "")  # status, content type, custom attributes
 PAUSE_S = 0.05  # without a request, after which nobody is kept waiting by a closer look
 
 
@@ -120,8 +121,9 @@ def _load(meta: dict[str, Any]) -> tuple[Any, ModuleType, dict[str, int]]:
     with _uncollected():
         container = inference.load(Path(meta["model_dir"]), meta["variables"])
         if meta["warm_up"]:
-            container.warm_up()
+            container.warm_up(meta["batch"], meta["compiled"])
     setup = {
+        "together": container.together,
         "runtime_ns": begin - meta["requested_ns"],
         "load_ns": time.monotonic_ns() - begin,
     }
@@ -139,35 +141,47 @@ def _uncollected() -> Iterator[None]:
 
 
 def _answer(
-    connection: socket.socket, container: Any, inference: ModuleType, request: Frame, peak: Peak
+    connection: socket.socket, container: Any, inference: ModuleType, frame: Frame, peak: Peak
 ) -> None:
     wall, cpu = time.perf_counter_ns(), time.process_time_ns()
-    meta, body = _handled(container, inference, request)
-    meta["model_ns"] = time.perf_counter_ns() - wall
-    meta["cpu_ns"] = time.process_time_ns() - cpu
-    meta |= _memory(peak)
+    replies, body = _handled(container, _requests(inference, frame))
+    meta = {
+        "replies": replies,
+        "model_ns": time.perf_counter_ns() - wall,
+        "cpu_ns": time.process_time_ns() - cpu,
+    } | _memory(peak)
     try:
         send(connection, Kind.REPLY, meta, body)
     except FrameError as error:
-        meta |= {"status": 500, "content_type": "application/json", "custom_attributes": ""}
-        send(connection, Kind.REPLY, meta, orjson.dumps({"error": str(error)}))
+        text = orjson.dumps({"error": str(error)})
+        meta["replies"] = [(len(text), *_FAULT)] * len(replies)
+        send(connection, Kind.REPLY, meta, text * len(replies))
 
 
-def _handled(container: Any, inference: ModuleType, request: Frame) -> tuple[dict[str, Any], bytes]:
+def _requests(inference: ModuleType, frame: Frame) -> list[Any]:
+    given, at, requests = frame.meta["requests"], 0, []
+    for size, content_type, accept, custom_attributes in given:
+        body = frame.body if len(given) == 1 else frame.body[at : at + size]
+        requests.append(inference.Request(body, content_type, accept, custom_attributes))
+        at += size
+    return requests
+
+
+def _handled(container: Any, requests: list[Any]) -> tuple[list[tuple[Any, ...]], bytes]:
+    """What is said of each answer (its length first), and the answers in a row."""
     try:
-        response = container.handle(inference.Request(body=request.body, **request.meta))
-        body = bytes(response.body)
-        meta = {
-            "status": response.status,
-            "content_type": response.content_type,
-            "custom_attributes": response.custom_attributes,
-        }
+        responses = container.handle_all(requests)
+        bodies = [bytes(one.body) for one in responses]
+        said = [
+            (len(body), one.status, one.content_type, one.custom_attributes)
+            for one, body in zip(responses, bodies, strict=True)
+        ]
     except BaseException as error:  # noqa: BLE001 - whatever user code raises is answered
         traceback.print_exc()
-        meta = {"status": 500, "content_type": "application/json", "custom_attributes": ""}
-        body = orjson.dumps({"error": str(error)})
+        bodies = [orjson.dumps({"error": str(error)})] * len(requests)
+        said = [(len(bodies[0]), *_FAULT)] * len(requests)
     sys.stdout.flush()
-    return meta, body
+    return said, bodies[0] if len(bodies) == 1 else b"".join(bodies)
 
 
 def _memory(peak: Peak) -> dict[str, int]:

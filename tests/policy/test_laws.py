@@ -33,14 +33,15 @@ CAUSES = [Cause.DIED, Cause.OUT_OF_MEMORY, Cause.LOAD_FAILED]
 class Host:
     """Believes every action and checks that each makes sense."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, together: int = 1) -> None:
         self.policy = policy
+        self.together = together
         self.now = 0
         self.asked = 0
         self.open: set[int] = set()
         self.starting: set[int] = set()
         self.idle: set[int] = set()
-        self.busy: dict[int, int] = {}
+        self.busy: dict[int, list[int]] = {}
         self.throttled = 0
         self.held = 0
 
@@ -48,7 +49,12 @@ class Host:
     def alive(self) -> int:
         return len(self.starting) + len(self.idle) + len(self.busy)
 
+    @property
+    def assigned(self) -> set[int]:
+        return {request for batch in self.busy.values() for request in batch}
+
     def believe(self, actions: list[Action]) -> None:
+        given: set[int] = set()  # environments, in this very list
         for action in actions:
             match action:
                 case Start(environment):
@@ -56,17 +62,23 @@ class Host:
                     self.starting.add(environment)
                 case Assign(request, environment):
                     assert request in self.open
-                    assert environment in self.idle
-                    assert request not in self.busy.values()
-                    self.idle.remove(environment)
-                    self.busy[environment] = request
+                    assert request not in self.assigned
+                    if environment not in given:
+                        assert environment in self.idle
+                        self.idle.remove(environment)
+                        self.busy[environment] = []
+                        given.add(environment)
+                    self.busy[environment].append(request)
+                    assert len(self.busy[environment]) <= self.together
                 case Stop(environment):
                     assert environment in self.starting | self.idle | set(self.busy)
                     self._forget(environment)
                 case Reject(request, cause):
-                    assert request in self.open
-                    assert request not in self.busy.values()
                     self.open.remove(request)
+                    for batch in self.busy.values():
+                        if request in batch:
+                            assert cause is Cause.TIMED_OUT
+                            batch.remove(request)
                     self.throttled += cause is Cause.THROTTLED
                 case Hold(_, units):
                     assert units >= 0
@@ -79,9 +91,10 @@ class Host:
 
     def play(self, kind: str, pick: int) -> None:
         if kind == "arrive":
-            self.asked += 1
-            self.open.add(self.asked)
-            self.believe(self.policy.arrive(self.now, self.asked))
+            requests = range(self.asked + 1, self.asked + 2 + pick % self.together)
+            self.asked = requests[-1]
+            self.open.update(requests)
+            self.believe(self.policy.arrive(self.now, *requests))
         elif kind == "ready" and self.starting:
             environment = sorted(self.starting)[pick % len(self.starting)]
             self.starting.remove(environment)
@@ -110,12 +123,12 @@ class Host:
         if environment in self.starting:
             self.starting.remove(environment)
             self.idle.add(environment)
-        self.believe(self.policy.ready(self.now, environment))
+        self.believe(self.policy.ready(self.now, environment, self.together))
 
     def believe_done(self, environment: int) -> None:
         self.believe(self.policy.tick(self.now))
         if environment in self.busy:
-            self.open.remove(self.busy.pop(environment))
+            self.open.difference_update(self.busy.pop(environment))
             self.idle.add(environment)
         self.believe(self.policy.done(self.now, environment))
 
@@ -156,18 +169,28 @@ def test_serverless_laws(
 
 
 @settings(deadline=None, max_examples=200)
-@given(EVENTS, st.integers(1, 3), st.integers(1, 2), st.sampled_from(list(Routing)))
+@given(
+    EVENTS,
+    st.integers(1, 3),
+    st.integers(1, 2),
+    st.sampled_from(list(Routing)),
+    st.integers(1, 3),
+)
 def test_realtime_laws(
-    events: list[tuple[str, int, int]], instances: int, workers: int, routing: Routing
+    events: list[tuple[str, int, int]],
+    instances: int,
+    workers: int,
+    routing: Routing,
+    batch: int,
 ) -> None:
-    host = Host(RealTimePolicy(RealTimeRules(instances, workers, routing)))
+    host = Host(RealTimePolicy(RealTimeRules(instances, workers, routing, batch=batch)), batch)
     host.believe(host.policy.launch(0, True))
     for kind, step, pick in events:
         host.now += step
         host.play(kind, pick)
         assert host.alive <= instances * workers
         assert host.throttled == 0
-        queued = len(host.open) - len(host.busy)
+        queued = len(host.open) - len(host.assigned)
         assert not (queued and host.idle and len(host.idle) == instances * workers)
     host.finish()
 

@@ -147,11 +147,53 @@ def test_sixty_seconds_count_from_arrival_queue_included() -> None:
     one.arrive(0, 1)
     one.arrive(SECOND, 2)
     assert one.tick(60 * SECOND) == [
-        Stop(1, Cause.TIMED_OUT),
         Reject(1, Cause.TIMED_OUT),
+        Stop(1, Cause.TIMED_OUT),
         Start(2),
     ]
     assert one.tick(61 * SECOND) == [Reject(2, Cause.TIMED_OUT)]
+
+
+def test_a_worker_has_its_own_sixty_seconds_for_what_queued_before() -> None:
+    one = in_service()
+    one.arrive(0, 1)
+    one.arrive(0, 2)
+    assert one.done(59 * SECOND, 1) == [Assign(2, 1)]
+    assert one.tick(60 * SECOND) == [Reject(2, Cause.TIMED_OUT)]
+    assert one.next_deadline() == 119 * SECOND
+    assert one.arrive(61 * SECOND, 3) == []
+    assert one.done(62 * SECOND, 1) == [Assign(3, 1)]
+    assert one.tick(121 * SECOND) == [Reject(3, Cause.TIMED_OUT)]
+    assert one.tick(122 * SECOND) == [Stop(1, Cause.TIMED_OUT), Start(2)]
+
+
+def test_what_queued_meanwhile_is_given_together() -> None:
+    one = RealTimePolicy(RealTimeRules(1, batch=3))
+    one.launch(0, warm=True)
+    one.ready(0, 1, together=32)
+    assert one.arrive(0, 1, 2) == [Assign(1, 1), Assign(2, 1)]
+    assert one.arrive(1, 3, 4, 5, 6) == []
+    assert one.done(2, 1) == [Assign(3, 1), Assign(4, 1), Assign(5, 1)]
+    assert one.broken(3, 1, Cause.DIED) == [
+        *(Reject(request, Cause.DIED) for request in (3, 4, 5)),
+        Start(2),
+    ]
+    assert one.ready(4, 2, together=1) == [Assign(6, 2)]
+
+
+def test_idle_workers_share_what_arrives_together() -> None:
+    one = RealTimePolicy(RealTimeRules(1, workers=2, batch=8))
+    one.launch(0, warm=True)
+    one.ready(0, 1, together=8)
+    one.ready(0, 2, together=8)
+    given = one.arrive(1, 1, 2, 3)
+    assert given == [Assign(1, 2), Assign(2, 2), Assign(3, 1)]
+
+
+def test_a_batch_of_one_gives_one_at_a_time() -> None:
+    one = in_service()
+    assert one.arrive(0, 1, 2) == [Assign(1, 1)]
+    assert one.done(1, 1) == [Assign(2, 1)]
 
 
 def test_an_instance_that_does_not_start_in_time_is_stopped_and_tried_again() -> None:

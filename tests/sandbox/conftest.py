@@ -138,7 +138,17 @@ def commands(script: Script) -> Path:
 
 def ask(environment: Environment, body: str, content_type: str = "text/plain") -> Any:
     """The future of one invocation of the `commands` model."""
-    return environment.invoke(Invocation(body.encode("latin-1"), content_type, "*/*"))
+    return alone(environment, Invocation(body.encode("latin-1"), content_type, "*/*"))
+
+
+def alone(environment: Environment, invocation: Invocation) -> asyncio.Future[Reply]:
+    """One request in a call of its own."""
+    return asyncio.ensure_future(_only(environment.invoke([invocation])))
+
+
+async def _only(replies: asyncio.Future[list[Reply]]) -> Reply:
+    (reply,) = await replies
+    return reply
 
 
 async def told(environment: Environment, body: str) -> Any:

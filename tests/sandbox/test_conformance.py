@@ -6,13 +6,14 @@ import asyncio
 import os
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pytest
 
 from emulator.core import Cause
 from emulator.sandbox.backends import BACKENDS, create, default_backend
 from emulator.sandbox.protocol import EnvironmentFailed, Invocation, Sandbox, Spec
-from tests.sandbox.conftest import FASHION, Run, Script, ask, told, until
+from tests.sandbox.conftest import FASHION, Run, Script, alone, ask, told, until
 
 IMAGE = orjson.dumps({"instances": [[[0.5] * 28] * 28]})
 
@@ -27,7 +28,7 @@ def test_a_model_starts_answers_and_stops(run: Run, sandbox: Sandbox) -> None:
         stats = environment.stats()
         assert 0 < stats.private_bytes <= stats.footprint_bytes
 
-        reply = await environment.invoke(Invocation(IMAGE, "application/json", "application/json"))
+        reply = await alone(environment, Invocation(IMAGE, "application/json", "application/json"))
         assert (reply.status, reply.content_type) == (200, "application/json")
         (probabilities,) = orjson.loads(reply.body)["predictions"]
         assert len(probabilities) == 10
@@ -41,8 +42,32 @@ def test_a_model_starts_answers_and_stops(run: Run, sandbox: Sandbox) -> None:
         assert environment.ended.result().cause is Cause.CLOSED
         assert environment.stats().footprint_bytes == 0
         with pytest.raises(EnvironmentFailed) as failed:
-            await environment.invoke(Invocation(IMAGE, "application/json", ""))
+            await alone(environment, Invocation(IMAGE, "application/json", ""))
         assert failed.value.cause is Cause.CLOSED
+
+    run(life())
+
+
+def test_requests_share_a_call_and_each_gets_its_own_answer(run: Run, sandbox: Sandbox) -> None:
+    two = orjson.dumps({"instances": np.zeros((2, 28, 28)).tolist()})
+    bodies = [IMAGE, two, b'{"instances": [[1, 2]]}', IMAGE]
+
+    async def life() -> None:
+        environment = await sandbox.start(
+            Spec("e/v/1", FASHION, warm_up=True, batch=8, compiled=True)
+        )
+        assert environment.together == 8
+        batch = [Invocation(body, "application/json", "") for body in bodies]
+        replies = await environment.invoke(batch)
+        each = [await alone(environment, one) for one in batch]
+        assert [reply.status for reply in replies] == [200, 200, 400, 200]
+        assert replies[2].body == each[2].body
+        for together, single in zip(replies, each, strict=True):
+            if together.status == 200:
+                rows, row = (orjson.loads(r.body)["predictions"] for r in (together, single))
+                np.testing.assert_allclose(rows, row, rtol=1e-4, atol=1e-5)
+        assert len({reply.model_ns for reply in replies}) == 1  # of the call that they shared
+        await environment.stop()
 
     run(life())
 
@@ -61,7 +86,7 @@ def test_it_answers_what_the_model_code_says(run: Run, sandbox: Sandbox, command
         for size in (0, 1, 65_535, 65_536, 5 << 20):
             payload = (os.urandom(1024) * (size // 1024 + 1))[:size]
             body = b"echo " + payload
-            reply = await environment.invoke(Invocation(body, "application/x-npy", ""))
+            reply = await alone(environment, Invocation(body, "application/x-npy", ""))
             assert (reply.status, reply.content_type) == (200, "application/x-npy")
             assert reply.body == payload
 
@@ -96,7 +121,7 @@ def test_starts_run_side_by_side_and_can_be_cancelled(run: Run, sandbox: Sandbox
         assert isinstance(second, asyncio.CancelledError)
         for environment in (first, third):
             assert not isinstance(environment, BaseException)
-            reply = await environment.invoke(Invocation(IMAGE, "application/json", ""))
+            reply = await alone(environment, Invocation(IMAGE, "application/json", ""))
             assert reply.status == 200
             await environment.stop()
 

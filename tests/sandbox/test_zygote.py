@@ -56,7 +56,7 @@ SERVER = """
         sandbox = create(kind)
         environments = [await sandbox.start(Spec("e", Path(model))) for _ in range(2)]
         assert "tensorflow" not in sys.modules and "model.inference" not in sys.modules
-        busy = environments[0].invoke(Invocation(b"hang", "", ""))
+        busy = environments[0].invoke([Invocation(b"hang", "", "")])
         print(*(environment.pid for environment in environments), flush=True)
         await asyncio.Event().wait()
 
