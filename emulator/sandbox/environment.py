@@ -29,6 +29,7 @@ from emulator.sandbox.protocol import (
 GRACE_S = 0.2  # between the first sign that a process is gone and giving up on the second
 PATIENCE_S = 5.0  # for a killed process to leave the process table
 SHOWN_LINES = 5
+ROOM_BYTES = 1 << 21  # asked for of a socket's buffer; the kernel gives what it allows
 
 Begin = Callable[[socket.socket, int], Awaitable[Process]]
 
@@ -71,6 +72,8 @@ class WorkerEnvironment:
         """Make the descriptors, say what to load, and have the process begin."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
+        for end in (ours, theirs):  # room for a batch, so that neither side waits for the other
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM_BYTES)
         output, log = os.pipe()
         try:
             self._log = LogPipe(output, self._spec.log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections import Counter
@@ -9,7 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 
-from tests.servers import JSON, SNEAKER, Server, alive, archive, realtime, until
+import numpy as np
+
+from tests.servers import (
+    JSON,
+    SNEAKER,
+    Server,
+    alive,
+    archive,
+    predictions,
+    realtime,
+    sample,
+    until,
+)
 
 WHO = "import os\ndef handler(data, context):\n    return str(os.getpid()), 'text/plain'\n"
 SLOW = (
@@ -34,6 +47,27 @@ def test_requests_queue_and_are_not_throttled(server: Server, name: str, tmp_pat
     assert {one.status_code for one in answers} == {200}
     waited = sorted(row["queue_us"] for row in server.rows(name))
     assert waited[-1] > 5 * 100_000  # one after the other
+
+
+def test_requests_that_wait_are_answered_in_one_call_each_with_its_own_rows(
+    server: Server, name: str
+) -> None:
+    server.deploy(name, realtime())
+    images, _ = sample()
+    bodies = [json.dumps({"instances": [image.tolist()]}) for image in images[:24]]
+    alone = [predictions(server.invoke(name, body.encode())) for body in bodies]
+
+    def shared() -> bool:
+        with ThreadPoolExecutor(24) as pool:
+            answers = list(pool.map(lambda body: server.invoke(name, body.encode()), bodies))
+        for answer, expected in zip(answers, alone, strict=True):
+            np.testing.assert_allclose(predictions(answer), expected, atol=1e-5)
+        ids = {one.headers["x-amzn-requestid"] for one in answers}
+        rows = [row for row in server.rows(name) if row["request_id"] in ids]
+        assert len(rows) == len(bodies)  # one each in the ledger
+        return len({row["model_latency_us"] for row in rows}) < len(bodies) // 2
+
+    until(shared, "requests that share a call")
 
 
 def test_least_outstanding_requests_uses_every_instance(

@@ -98,7 +98,7 @@ def test_environments_are_listed_with_what_they_use(server: Server) -> None:
     listed = server.client.get("/_emulator/endpoints").json()
     assert listed["sandbox"] == "fork"
     assert listed["memory_enforced"] is True
-    (environment,) = server.environments(REALTIME)
+    (environment,) = server.environments(SERVERLESS)
     assert environment["memory_bytes"] > 200 << 20  # TensorFlow and the model, as if alone
     assert 5 << 20 < environment["private_bytes"] < 100 << 20
 
