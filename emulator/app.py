@@ -20,7 +20,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 
-from emulator import catalogue, connections, documentation, rest
+from emulator import catalogue, connections, documentation, rest, workers
 from emulator.auth import Verifier
 from emulator.billing import Tariff
 from emulator.clock import Clock, VirtualClock, WallClock
@@ -189,6 +189,11 @@ class Application:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
+        uvicorn = uvicorn_config(receive)
+        if (many := workers.count(uvicorn)) > 1:
+            text = await workers.give_up(many)
+            await send({"type": "lifespan.startup.failed", "message": text})
+            return
         try:
             await self.start(listening(receive))
         except Exception as error:
@@ -200,7 +205,7 @@ class Application:
                 log.exception("A fault of ours.")
             await send({"type": "lifespan.startup.failed", "message": text})
             return
-        self._limit(uvicorn_config(receive))
+        self._limit(uvicorn)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         if self._sweeping:

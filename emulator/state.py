@@ -43,7 +43,7 @@ def _take(path: Path) -> FileIO:
         lock.close()
         raise SetupError(
             f"The state directory {path} is in use by another server (process {holder}): stop it, "
-            "run uvicorn with one worker, or set EMULATOR_STATE_DIR to another directory."
+            "or set EMULATOR_STATE_DIR to another directory."
         ) from None
     try:
         lock.truncate(0)

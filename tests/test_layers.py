@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.origin",
         "emulator.sandbox",
         "emulator.state",
+        "emulator.workers",
     ),
     ("emulator.credentials", "emulator.inflight"),
     (
