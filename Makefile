@@ -43,7 +43,7 @@ bench: dev  ## run the benchmarks: a table, and JSON in benchmarks/results
 	$(BIN)/python -m benchmarks
 
 train: install  ## train the Fashion-MNIST model on the real data into ./trained
-	$(BIN)/python -m model.train --model-dir trained
+	$(BIN)/python -m model.train --model-dir trained --litert trained-litert
 
 clean:  ## remove what was built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

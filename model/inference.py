@@ -1,7 +1,8 @@
 """What the TensorFlow serving container does, as one object inside an execution environment.
 
 `import_runtime()` once per machine, `load()` once per environment, `Container.handle()` once per
-request. Importing this file imports neither TensorFlow nor Keras, and nothing of the server.
+request. Importing this file imports no runtime (TensorFlow and Keras, or LiteRT) and nothing of
+the server.
 """
 
 from __future__ import annotations
@@ -17,12 +18,11 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
-from model import batching, handlers
+from model import batching, handlers, litert, loading
 from model.binding import bound
 from model.compiling import compiled
 from model.decoding import Layout, Query, decode, from_json
 from model.encoding import chosen, encode
-from model.loading import import_runtime, servables
 from model.messages import JSON, ModelLoadError, Refused, Request, Response, error
 from model.rest import Loopback, Route
 from model.signatures import DEFAULT_SIGNATURE, Array, Servable, Signature
@@ -43,15 +43,28 @@ T = TypeVar("T")
 ATTRIBUTE = re.compile(r"tfs-[a-z\-]+=[^,]+")
 
 
-def load(model_dir: Path, variables: Mapping[str, str]) -> Container:
+def import_runtime(name: str = "tensorflow") -> None:
+    """Import `tensorflow` or `litert`; the process can still fork. Cheap to repeat. Raises
+    ModelLoadError if LiteRT is not installed."""
+    (litert if name == "litert" else loading).import_runtime()
+
+
+def load(
+    model_dir: Path, variables: Mapping[str, str], conversion: Path | None = None
+) -> Container:
     """The container of an unpacked model archive, loaded and ready to answer.
 
-    `variables` is the container's environment; read are SAGEMAKER_TFS_DEFAULT_MODEL_NAME,
-    SAGEMAKER_TFS_INTRA_OP_PARALLELISM and SAGEMAKER_TFS_INTER_OP_PARALLELISM. Runs the import of
-    `code/inference.py`, if there is one. Raises ModelLoadError.
+    TensorFlow serves it, or LiteRT if `conversion` is the directory that `model.convert` wrote for
+    this model. `variables` is the container's environment; read are
+    SAGEMAKER_TFS_DEFAULT_MODEL_NAME, SAGEMAKER_TFS_INTRA_OP_PARALLELISM and
+    SAGEMAKER_TFS_INTER_OP_PARALLELISM. Runs the import of `code/inference.py`, if there is one.
+    Raises ModelLoadError.
     """
-    import_runtime()  # where no zygote has done it
-    models = servables(model_dir, variables)
+    import_runtime("litert" if conversion else "tensorflow")  # where no zygote has done it
+    if conversion:
+        models = litert.servables(conversion, variables)
+    else:
+        models = loading.servables(model_dir, variables)
     default = variables.get(DEFAULT_MODEL) or next(iter(models))
     if default not in models:
         raise ModelLoadError(

@@ -69,6 +69,16 @@ def servables(model_dir: Path, variables: Mapping[str, str]) -> dict[str, Servab
     TensorFlow Serving finds them; only if there is none, the `.keras` file at the top level, as
     the model "model". Raises ModelLoadError.
     """
+    found = models(model_dir)
+    set_threads(variables)
+    return {
+        name: Servable(name, version, signatures(path)) for name, (version, path) in found.items()
+    }
+
+
+def models(model_dir: Path) -> dict[str, tuple[int, Path]]:
+    """Version and place of each model by name: SavedModel directories, or one `.keras` file.
+    Raises ModelLoadError."""
     found = saved_models(model_dir)
     files = [] if found else sorted(model_dir.glob("*.keras"))
     if len(files) > 1:
@@ -79,13 +89,12 @@ def servables(model_dir: Path, variables: Mapping[str, str]) -> dict[str, Servab
             "no SavedModel bundles found! The model has neither a <version>/saved_model.pb, with a "
             "number as version, nor a .keras file at the top level."
         )
-    set_threads(variables)
-    if files:
-        return {BASE_NAME: Servable(BASE_NAME, 1, from_keras(files[0]))}
-    return {
-        name: Servable(name, version, from_saved_model(path))
-        for name, (version, path) in found.items()
-    }
+    return {BASE_NAME: (1, files[0])} if files else found
+
+
+def signatures(path: Path) -> dict[str, Signature]:
+    """The signatures of the model at one of those places, by name. Raises ModelLoadError."""
+    return from_keras(path) if path.is_file() else from_saved_model(path)
 
 
 def saved_models(model_dir: Path) -> dict[str, tuple[int, Path]]:
@@ -111,13 +120,19 @@ def set_threads(variables: Mapping[str, str]) -> None:
         INTER_OP: tf.config.threading.set_inter_op_parallelism_threads,
     }
     for name, setter in setters.items():
-        text = variables.get(name, "")
-        if not text:
+        count = threads(variables, name)
+        if count is None:
             continue
-        if not text.isdecimal():
-            raise ModelLoadError(f"{name} is {text!r}; it must be a whole number of threads.")
         with suppress(RuntimeError):  # too late in a process that has already run an operation
-            setter(int(text))
+            setter(count)
+
+
+def threads(variables: Mapping[str, str], name: str = INTRA_OP) -> int | None:
+    """The number of threads that the container's environment asks for. Raises ModelLoadError."""
+    text = variables.get(name, "")
+    if text and not text.isdecimal():
+        raise ModelLoadError(f"{name} is {text!r}; it must be a whole number of threads.")
+    return int(text) if text else None
 
 
 def from_keras(file: Path) -> dict[str, Signature]:
@@ -151,22 +166,22 @@ def from_keras(file: Path) -> dict[str, Signature]:
 
 
 class Compiler:
-    """Makes the program of `function`, which takes and gives tensors by name, for one size of
-    batch. It keeps `owner` alive."""
+    """Makes the program of `function`, which takes the tensors of `specs` by name and gives tensors
+    by name, for one size of batch. It keeps `owner` alive."""
 
     def __init__(self, function: Callable[[dict[str, Any]], Any], specs: Any, owner: Any) -> None:
-        self._function, self._specs, self._owner = function, list(specs), owner
+        self.function, self.specs, self._owner = function, list(specs), owner
 
     def __call__(self, size: int) -> Call:
         """Compiled by XLA, which takes a tenth of a second to several. Raises whatever it does for
         what it cannot compile."""
         import tensorflow as tf
 
-        names = [spec.name for spec in self._specs]
-        specs = [tf.TensorSpec([size, *s.shape[1:]], s.dtype, name=s.name) for s in self._specs]
+        names = [spec.name for spec in self.specs]
+        specs = [tf.TensorSpec([size, *s.shape[1:]], s.dtype, name=s.name) for s in self.specs]
 
         def answer(*tensors: Any) -> Any:
-            return self._function(dict(zip(names, tensors, strict=True)))
+            return self.function(dict(zip(names, tensors, strict=True)))
 
         traced = tf.function(answer, autograph=False, jit_compile=True)
         program = traced.get_concrete_function(*specs)
@@ -246,7 +261,7 @@ def guarded(
 
     def guard(arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         try:
-            return {name: array_of(value) for name, value in call(arrays).items()}
+            return {name: array_of(value.numpy()) for name, value in call(arrays).items()}
         except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError) as fault:
             raise Refused(400, fault.message) from None
         except tf.errors.OpError as fault:
@@ -257,7 +272,8 @@ def guarded(
 
 
 def array_of(value: Any) -> Array:
-    array: Array = value.numpy()
-    if not isinstance(array, np.ndarray):  # a string of rank 0 comes as bytes
-        return np.array(array, dtype=object)
+    """What a runtime gives for an output as an array that the rest of this package knows."""
+    if isinstance(value, bytes):  # a string of rank 0
+        return np.array(value, dtype=object)
+    array = np.asarray(value)  # a number of rank 0 comes as NumPy's scalar
     return array.astype(np.float32) if array.dtype.kind == "V" else array  # bfloat16

@@ -3,6 +3,7 @@
 It writes three things below the model directory: `1/`, a SavedModel for TensorFlow Serving;
 `fashion-mnist.keras`, the same model in Keras's own format; `class_names.json`. The model takes
 float32 (n, 28, 28) with pixels already divided by 255, and gives ten probabilities for each image.
+With `--litert` it is converted for LiteRT as well, outside of the model directory.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from model import data
+from model import convert, data
 from model.loading import quiet_import
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def arguments_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         default=environ.get("SM_MODEL_DIR") or None,
         help="where to save; default: the environment's SM_MODEL_DIR",
     )
+    parser.add_argument("--litert", type=Path, help="where the conversion for LiteRT goes")
     return parser
 
 
@@ -98,6 +100,8 @@ def train(dataset: data.Dataset, options: argparse.Namespace) -> float:
     accuracy = float(model.evaluate(scaled(dataset.x_test), dataset.y_test, verbose=0)[1])
     save(model, options.model_dir)
     print(f"test accuracy: {accuracy:.4f}; saved in {options.model_dir}")
+    if options.litert:
+        print(convert.sentence(convert.convert(options.model_dir, options.litert)))
     return accuracy
 
 

@@ -255,7 +255,9 @@ class WorkerEnvironment:
 
 def _load_order(spec: Spec, requested_ns: int) -> dict[str, Any]:
     return {
+        "runtime": spec.runtime,
         "model_dir": str(spec.model_dir),
+        "conversion": str(spec.conversion) if spec.conversion else None,
         "variables": dict(spec.variables),
         "warm_up": spec.warm_up,
         "batch": spec.batch,

@@ -1,10 +1,11 @@
-"""The `fork` backend: an environment is a fork of a zygote that has TensorFlow imported. Linux."""
+"""The `fork` backend: an environment is a fork of a zygote that has its runtime imported. Linux."""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from emulator.core import Cause
@@ -16,48 +17,64 @@ from emulator.sandbox.surroundings import scratch
 
 
 class ForkSandbox:
-    """Starts environments by forking. Should the zygote die, its environments die with it and a
-    new one takes its place at once; a start in flight is tried again on the new one."""
+    """Starts environments by forking, from one zygote for each runtime that is asked for. Should a
+    zygote die, its environments die with it and a new one takes its place at once; a start in
+    flight is tried again on the new one."""
 
     name = "fork"
 
     def __init__(self) -> None:
         self._crew = Crew()
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
-        self._current: Zygote | None = None
-        self._opening: asyncio.Task[Zygote] | None = None
+        self._lines: dict[str, Line] = {}
         self._closed = False
 
-    async def open(self) -> None:
-        """Wait until a zygote has imported TensorFlow. Raises EnvironmentFailed (LOAD_FAILED)."""
-        await self._zygote()
+    async def open(self, runtime: str = "tensorflow") -> None:
+        """Wait until a zygote has imported the runtime. Raises EnvironmentFailed (LOAD_FAILED)."""
+        await self._zygote(runtime)
 
     async def start(self, spec: Spec) -> WorkerEnvironment:
         """Start one environment and load its model. Raises EnvironmentFailed."""
         requested_ns = time.monotonic_ns()
-        zygote = await self._zygote()
+        zygote = await self._zygote(spec.runtime)
         try:
             return await self._crew.launch(spec, zygote.fork, requested_ns)
         except EnvironmentFailed as failed:
             if not zygote.lost or failed.cause is not Cause.DIED:
                 raise
-        zygote = await self._zygote()
+        zygote = await self._zygote(spec.runtime)
         return await self._crew.launch(spec, zygote.fork, requested_ns)
 
     async def close(self) -> None:
-        """End every environment, then the zygote."""
+        """End every environment, then the zygotes."""
         self._closed = True
         await self._crew.disband()
-        if self._opening is not None:
-            self._opening.cancel()
-        if self._current is not None:
-            await self._current.close()
+        await asyncio.gather(*(line.close() for line in self._lines.values()))
         if self._scratch is not None:
             self._scratch.cleanup()
 
-    async def _zygote(self) -> Zygote:
+    async def _zygote(self, runtime: str) -> Zygote:
         if self._closed:
             raise EnvironmentFailed(Cause.CLOSED, "The sandbox is closed.")
+        if self._scratch is None:
+            self._scratch = scratch()
+        if runtime not in self._lines:
+            home = Path(self._scratch.name)
+            self._lines[runtime] = Line(lambda on_lost: Zygote(home, runtime, on_lost))
+        return await self._lines[runtime].zygote()
+
+
+class Line:
+    """The zygote of one runtime and those that take its place."""
+
+    def __init__(self, begin: Callable[[Callable[[], None]], Zygote]) -> None:
+        self._begin = begin
+        self._current: Zygote | None = None
+        self._opening: asyncio.Task[Zygote] | None = None
+        self._closed = False
+
+    async def zygote(self) -> Zygote:
+        """The one that is up, or will be. Raises EnvironmentFailed if it does not come up."""
         opening = self._opening
         if opening is None or _useless(opening):
             opening = self._renew()
@@ -66,10 +83,16 @@ class ForkSandbox:
             raise EnvironmentFailed(Cause.CLOSED, "The sandbox was closed.")
         return opening.result()
 
+    async def close(self) -> None:
+        """End it, and let none follow."""
+        self._closed = True
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._current is not None:
+            await self._current.close()
+
     def _renew(self) -> asyncio.Task[Zygote]:
-        if self._scratch is None:
-            self._scratch = scratch()
-        self._current = Zygote(Path(self._scratch.name), self._replace)
+        self._current = self._begin(self._replace)
         self._opening = asyncio.create_task(self._current.up())
         self._opening.add_done_callback(_seen)
         return self._opening

@@ -34,7 +34,7 @@ class InlineSandbox:
         self._crew = Crew()
         self._closed = False
 
-    async def open(self) -> None:
+    async def open(self, runtime: str = "tensorflow") -> None:
         """Nothing to do: the first start imports the runtime."""
 
     async def start(self, spec: Spec) -> WorkerEnvironment:

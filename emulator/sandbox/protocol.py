@@ -35,11 +35,12 @@ class EnvironmentFailed(Exception):
 class Spec:
     """What to start: one model in one environment.
 
-    `model_dir` holds an unpacked model archive. `memory_bytes` is the limit that the footprint is
-    held to (None: no limit). `warm_up` asks for one inference on zeros before the environment
-    counts as ready, as an always-warm persona wants it; `batch` for finding out whether up to that
-    many requests can be answered in one call, and `compiled` for compiling the model, where that
-    makes it faster. `variables` is the container's
+    `model_dir` holds an unpacked model archive; TensorFlow serves it, or LiteRT if `conversion` is
+    the directory that `model.convert` wrote for it. `memory_bytes` is the limit that the
+    footprint is held to (None: no limit). `warm_up` asks for one inference on zeros before the
+    environment counts as ready, as an always-warm persona wants it; `batch` for finding out whether
+    up to that many requests can be answered in one call, and `compiled` for compiling the model,
+    where that makes it faster. `variables` is the container's
     environment; nothing else of the server's environment reaches the process but PATH, the locale
     and what TensorFlow needs. `label` (endpoint/variant/environment) marks its log lines, and
     `log` receives each line of its stdout and stderr in the loop's thread, at most 16 KB at a
@@ -49,12 +50,18 @@ class Spec:
 
     label: str
     model_dir: Path
+    conversion: Path | None = None
     memory_bytes: int | None = None
     warm_up: bool = False
     batch: int = 1
     compiled: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)
     log: Callable[[str], None] | None = None
+
+    @property
+    def runtime(self) -> str:
+        """`tensorflow` or `litert`: what the environment has to import."""
+        return "litert" if self.conversion else "tensorflow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +148,9 @@ class Sandbox(Protocol):
     @property
     def name(self) -> str: ...
 
-    async def open(self) -> None:
-        """Get ready to start environments (the zygote imports TensorFlow). Safe to call twice."""
+    async def open(self, runtime: str = "tensorflow") -> None:
+        """Get ready to start environments of that runtime (a zygote imports it). Safe to call
+        twice."""
 
     async def start(self, spec: Spec) -> Environment:
         """Start one environment and load its model.

@@ -1,4 +1,4 @@
-"""The `spawn` backend: each environment is a fresh interpreter that imports TensorFlow itself. It
+"""The `spawn` backend: each environment is a fresh interpreter that imports its runtime itself. It
 is the honest first start, and the default where forking an imported TensorFlow is not safe."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class SpawnSandbox:
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._closed = False
 
-    async def open(self) -> None:
+    async def open(self, runtime: str = "tensorflow") -> None:
         """Make the directory that the processes run in; there is nothing to warm up."""
         if self._scratch is None and not self._closed:
             self._scratch = scratch()

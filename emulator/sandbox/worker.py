@@ -114,12 +114,13 @@ def _load(meta: dict[str, Any]) -> tuple[Any, ModuleType, dict[str, int]]:
     os.environ.update(meta["variables"])
     from model import inference
 
-    inference.import_runtime()
+    inference.import_runtime(meta["runtime"])
+    conversion = Path(meta["conversion"]) if meta["conversion"] else None
     # The model's directory is read-only for a container, so its code leaves no __pycache__ there.
     sys.dont_write_bytecode = True
     begin = time.monotonic_ns()
     with _uncollected():
-        container = inference.load(Path(meta["model_dir"]), meta["variables"])
+        container = inference.load(Path(meta["model_dir"]), meta["variables"], conversion)
         if meta["warm_up"]:
             container.warm_up(meta["batch"], meta["compiled"])
     setup = {

@@ -1,4 +1,4 @@
-"""The zygote: a process that imports TensorFlow once, runs no operation, and forks environments.
+"""The zygote: a process that imports a runtime once, runs no operation, and forks environments.
 
 It may not run an operation because TensorFlow starts its threads with the first one, and threads
 do not survive a fork. It lives as long as the server's end of the control socket, and its
@@ -26,14 +26,14 @@ from emulator.sandbox.worker import die_with, leave, serve, settle
 
 
 def main(arguments: list[str]) -> None:
-    """`python -m emulator.sandbox.zygote <descriptor of the socket> <pid of the server>`"""
-    descriptor, parent = map(int, arguments)
+    """`python -m emulator.sandbox.zygote <descriptor of the socket> <server's pid> <runtime>`"""
+    descriptor, parent = map(int, arguments[:2])
     die_with(parent, signal.SIGTERM)
     settle()
     with socket.socket(fileno=descriptor) as control:
         control.set_inheritable(False)
         try:
-            _prepare()
+            _prepare(arguments[2])
         except BaseException as error:
             wire.send(control, {"kind": "broken", "message": f"{type(error).__name__}: {error}"})
             raise
@@ -41,11 +41,11 @@ def main(arguments: list[str]) -> None:
     leave()
 
 
-def _prepare() -> None:
+def _prepare(runtime: str) -> None:
     from model import inference
 
-    inference.import_runtime()
-    _reseed()  # which imports what TensorFlow leaves for later, and every child needs
+    inference.import_runtime(runtime)
+    _reseed()  # which imports what the runtime leaves for later, and every child needs
     # Forking with a thread of the linear algebra library around is what we are here for: it
     # re-creates its threads after a fork.
     warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork")

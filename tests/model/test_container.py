@@ -29,11 +29,14 @@ def runtime() -> None:
     import_runtime()
 
 
-@pytest.fixture(scope="module", params=["keras", "saved-model"])
+@pytest.fixture(scope="module", params=["keras", "saved-model", "litert"])
 def container(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Container:
-    """The committed model, once from each of its two forms."""
+    """The committed model, once from each of its three forms."""
+    if request.param == "litert":
+        pytest.importorskip("ai_edge_litert")
+        return load(ARTIFACTS / "fashion-mnist", {}, ARTIFACTS / "fashion-mnist-litert")
     if request.param == "saved-model":
         return load(ARTIFACTS / "fashion-mnist", {})
     path = tmp_path_factory.mktemp("keras")

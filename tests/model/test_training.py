@@ -46,21 +46,27 @@ def test_it_trains_and_saves_what_sagemaker_serves(
     tmp_path: Path, environ: Mapping[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "model"
-    arguments = ["--epochs", "1", "--images", "3000", "--seed", "3"]
+    conversion = tmp_path / "litert"
+    arguments = ["--epochs", "1", "--images", "3000", "--seed", "3", "--litert", str(conversion)]
     accuracy = train.main(arguments, {**environ, "SM_MODEL_DIR": str(target)})
 
     assert accuracy > (0.6 if not environ else 0.05)
-    assert f"test accuracy: {accuracy:.4f}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"test accuracy: {accuracy:.4f}" in said
+    assert "LiteRT's answers differ by" in said
     names = json.loads((target / "class_names.json").read_text(encoding="utf-8"))
     assert names == list(data.CLASS_NAMES)
     body = (ARTIFACTS / "sneaker.json").read_bytes()
     both = []
+    light = load(target, {}, conversion).handle(Request(body, "application/json"))
+    predictions = orjson.loads(light.body)["predictions"]
     for unwanted in (None, "1"):  # first the SavedModel, then the .keras file alone
         if unwanted:
             shutil.rmtree(target / unwanted)
         response = load(target, {}).handle(Request(body, "application/json"))
         both.append(orjson.loads(response.body)["predictions"])
     np.testing.assert_allclose(both[0], both[1], rtol=1e-5)
+    np.testing.assert_allclose(both[0], predictions, atol=1e-6)
 
 
 def test_the_seed_decides(tmp_path: Path, environ: Mapping[str, str]) -> None:

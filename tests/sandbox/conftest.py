@@ -7,6 +7,7 @@ import asyncio
 import shutil
 import textwrap
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -14,11 +15,12 @@ import pytest
 
 import model
 from emulator.sandbox.backends import create
-from emulator.sandbox.protocol import Environment, Invocation, Reply, Sandbox
+from emulator.sandbox.protocol import Environment, Invocation, Reply, Sandbox, Spec
 
 T = TypeVar("T")
 DEADLINE_S = 100.0
 FASHION = Path(model.__file__).parent / "artifacts" / "fashion-mnist"
+CONVERSION = FASHION.with_name("fashion-mnist-litert")
 
 
 class Run(Protocol):
@@ -62,18 +64,36 @@ def inline(run: Run) -> Iterator[Sandbox]:
     yield from opened(run, "inline")
 
 
-@pytest.fixture(params=["fork", "spawn", "inline"])
+class Light:
+    """A backend whose environments run LiteRT, whatever is asked for."""
+
+    def __init__(self, backend: Sandbox) -> None:
+        self._backend = backend
+        self.name = backend.name
+        self.open, self.close = backend.open, backend.close
+
+    async def start(self, spec: Spec) -> Environment:
+        return await self._backend.start(replace(spec, conversion=CONVERSION))
+
+
+def chosen(request: pytest.FixtureRequest) -> Sandbox:
+    name, _, runtime = request.param.partition("-")
+    backend: Sandbox = request.getfixturevalue(name)
+    if runtime:
+        pytest.importorskip("ai_edge_litert")
+    return Light(backend) if runtime else backend
+
+
+@pytest.fixture(params=["fork", "spawn", "inline", "fork-litert", "spawn-litert"])
 def sandbox(request: pytest.FixtureRequest) -> Sandbox:
-    """Every backend in turn."""
-    chosen: Sandbox = request.getfixturevalue(request.param)
-    return chosen
+    """Every backend in turn, and every runtime."""
+    return chosen(request)
 
 
-@pytest.fixture(params=["fork", "spawn"])
+@pytest.fixture(params=["fork", "spawn", "fork-litert", "spawn-litert"])
 def processes(request: pytest.FixtureRequest) -> Sandbox:
     """The backends that run processes."""
-    chosen: Sandbox = request.getfixturevalue(request.param)
-    return chosen
+    return chosen(request)
 
 
 @pytest.fixture
