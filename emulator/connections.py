@@ -17,6 +17,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from emulator.config import Config
+from emulator.cork import Cork
 from emulator.door import MALFORMED, UPGRADE, Door, Refusal, Refused
 
 log = logging.getLogger("lukewarm.connections")
@@ -75,6 +76,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = Flow(self)
+        self.transport = Cork(transport, self.loop)  # type: ignore[assignment]
         door = self._door
         door.open.add(self)
         if len(door.open) - len(door.leaving) > door.most:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from statistics import median
 
 from model.batching import alike, padded, samples
 from model.signatures import Array, Call, Signature, Tensor
@@ -17,7 +16,7 @@ from model.signatures import Array, Call, Signature, Tensor
 # than this, that is no gain worth a compiler's memory and seconds.
 WORTH_S = 0.005
 BUDGET_S = 5.0  # after which no further size is compiled
-_RUNS = 5
+_RUNS = 10
 
 
 def compiled(signature: Signature, most: int) -> Signature:
@@ -47,7 +46,7 @@ def faster(signature: Signature, size: int) -> Call | None:
     assert signature.compiled is not None
     arrays = samples(signature, size, seed=size)
     try:
-        before = typical_s(signature.call, arrays)
+        before = shortest_s(signature.call, arrays)
         if before > WORTH_S:
             return None
         program = signature.compiled(size)
@@ -55,15 +54,16 @@ def faster(signature: Signature, size: int) -> Call | None:
             return None
     except Exception:  # noqa: BLE001 - whatever a compiler cannot do is done without it
         return None
-    return program if typical_s(program, arrays) < before else None
+    return program if shortest_s(program, arrays) < before else None
 
 
-def typical_s(call: Call, arrays: Mapping[str, Array]) -> float:
-    """The median seconds of a few calls after a first one."""
+def shortest_s(call: Call, arrays: Mapping[str, Array]) -> float:
+    """The seconds of the quickest of a few calls after a first one: what others do to the machine
+    meanwhile only adds."""
     call(arrays)
     taken = []
     for _ in range(_RUNS):
         begin = time.perf_counter()
         call(arrays)
         taken.append(time.perf_counter() - begin)
-    return median(taken)
+    return min(taken)

@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.catalogue",
         "emulator.clock",
         "emulator.config",
+        "emulator.cork",
         "emulator.delays",
         "emulator.endpoints",
         "emulator.faults",
