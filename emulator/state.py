@@ -25,6 +25,11 @@ class StateDirectory:
     def ledger(self) -> Path:
         return self.path / "ledger.sqlite"
 
+    @property
+    def scratch(self) -> Path:
+        """Where environments have their scratch folders."""
+        return self.path / "scratch"
+
     def close(self) -> None:
         self._lock.close()
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from emulator.sandbox.fork import ForkSandbox
 from emulator.sandbox.inline import InlineSandbox
 from emulator.sandbox.protocol import Sandbox
 from emulator.sandbox.spawn import SpawnSandbox
 
-BACKENDS: dict[str, Callable[[], Sandbox]] = {
+BACKENDS: dict[str, Callable[[Path | None], Sandbox]] = {
     "fork": ForkSandbox,
     "spawn": SpawnSandbox,
     "inline": InlineSandbox,
@@ -22,11 +23,14 @@ def default_backend() -> str:
     return "fork" if sys.platform == "linux" else "spawn"
 
 
-def create(name: str) -> Sandbox:
-    """A backend that has not been opened yet. Raises ValueError for one that does not exist or
-    cannot work here."""
+def create(name: str, scratch: Path | None = None) -> Sandbox:
+    """A backend that has not been opened yet. `scratch` is the directory, for it alone, of its
+    environments' scratch folders; None for one among the system's temporary files.
+
+    Raises ValueError for a backend that does not exist or cannot work here.
+    """
     if name not in BACKENDS:
         raise ValueError(f"There is no sandbox {name!r}: choose one of {', '.join(BACKENDS)}.")
     if name == "fork" and sys.platform != "linux":
         raise ValueError("The sandbox 'fork' needs Linux: choose 'spawn'.")
-    return BACKENDS[name]()
+    return BACKENDS[name](scratch)

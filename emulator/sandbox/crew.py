@@ -8,14 +8,17 @@ from emulator.core import Cause
 from emulator.sandbox.environment import Begin, WorkerEnvironment
 from emulator.sandbox.limits import Watch
 from emulator.sandbox.protocol import EnvironmentFailed, Spec
+from emulator.sandbox.scratch import Scratch
 
 
 class Crew:
-    """The environments of one sandbox that are alive or coming up, and the watch over them."""
+    """The environments of one sandbox that are alive or coming up, and the watch over them. With
+    `scratch` each of them gets a folder of its own there, until it ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, scratch: Scratch | None = None) -> None:
         self.members: set[WorkerEnvironment] = set()
         self.watch = Watch()
+        self._scratch = scratch
 
     async def launch(self, spec: Spec, begin: Begin, requested_ns: int) -> WorkerEnvironment:
         """Start an environment and wait until its model is loaded.
@@ -27,8 +30,10 @@ class Crew:
         """
         environment = WorkerEnvironment(spec, self.watch)
         self.members.add(environment)
-        environment.ended.add_done_callback(lambda _: self.members.discard(environment))
+        environment.ended.add_done_callback(lambda _: self._dismiss(environment))
         try:
+            if self._scratch is not None:
+                environment.folder = self._scratch.folder()
             await environment.connect(begin, requested_ns)
             await environment.loaded()
         except OSError as error:
@@ -43,3 +48,8 @@ class Crew:
     async def disband(self) -> None:
         """Stop them all."""
         await asyncio.gather(*(member.stop() for member in tuple(self.members)))
+
+    def _dismiss(self, environment: WorkerEnvironment) -> None:
+        self.members.discard(environment)
+        if self._scratch is not None and environment.folder is not None:
+            self._scratch.discard(environment.folder)

@@ -8,6 +8,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from emulator.core import Cause
@@ -44,6 +45,7 @@ class WorkerEnvironment:
     def __init__(self, spec: Spec, watch: Watch) -> None:
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[EnvironmentFailed] = self._loop.create_future()
+        self.folder: Path | None = None  # its scratch folder, where it has one
         self._spec = spec
         self._watch = watch
         self._ready: asyncio.Future[Setup] = self._loop.create_future()
@@ -78,7 +80,7 @@ class WorkerEnvironment:
         try:
             self._log = LogPipe(output, self._spec.log)
             await self._loop.create_unix_connection(lambda: self._channel, sock=ours)
-            self._channel.write(Kind.LOAD, _load_order(self._spec, requested_ns))
+            self._channel.write(Kind.LOAD, _load_order(self._spec, self.folder, requested_ns))
             self._attach(await begin(theirs, log))
         finally:
             theirs.close()
@@ -253,9 +255,10 @@ class WorkerEnvironment:
         return f"The process ended{how} while it was loading the model.{said}"
 
 
-def _load_order(spec: Spec, requested_ns: int) -> dict[str, Any]:
+def _load_order(spec: Spec, folder: Path | None, requested_ns: int) -> dict[str, Any]:
     return {
         "runtime": spec.runtime,
+        "scratch": str(folder) if folder else None,
         "model_dir": str(spec.model_dir),
         "conversion": str(spec.conversion) if spec.conversion else None,
         "variables": dict(spec.variables),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from emulator.sandbox.crew import Crew
 from emulator.sandbox.environment import WorkerEnvironment
 from emulator.sandbox.forking import Zygote
 from emulator.sandbox.protocol import EnvironmentFailed, Spec
-from emulator.sandbox.surroundings import scratch
+from emulator.sandbox.scratch import Scratch
 
 
 class ForkSandbox:
@@ -23,9 +22,9 @@ class ForkSandbox:
 
     name = "fork"
 
-    def __init__(self) -> None:
-        self._crew = Crew()
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+    def __init__(self, scratch: Path | None = None) -> None:
+        self._scratch = Scratch(scratch)
+        self._crew = Crew(self._scratch)
         self._lines: dict[str, Line] = {}
         self._closed = False
 
@@ -50,16 +49,13 @@ class ForkSandbox:
         self._closed = True
         await self._crew.disband()
         await asyncio.gather(*(line.close() for line in self._lines.values()))
-        if self._scratch is not None:
-            self._scratch.cleanup()
+        await self._scratch.close()
 
     async def _zygote(self, runtime: str) -> Zygote:
         if self._closed:
             raise EnvironmentFailed(Cause.CLOSED, "The sandbox is closed.")
-        if self._scratch is None:
-            self._scratch = scratch()
         if runtime not in self._lines:
-            home = Path(self._scratch.name)
+            home = self._scratch.path
             self._lines[runtime] = Line(lambda on_lost: Zygote(home, runtime, on_lost))
         return await self._lines[runtime].zygote()
 

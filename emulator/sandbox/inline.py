@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from emulator.core import Cause
 from emulator.sandbox import worker
@@ -30,8 +31,8 @@ class InlineSandbox:
 
     name = "inline"
 
-    def __init__(self) -> None:
-        self._crew = Crew()
+    def __init__(self, scratch: Path | None = None) -> None:
+        self._crew = Crew()  # a thread has no working directory and no HOME of its own
         self._closed = False
 
     async def open(self, runtime: str = "tensorflow") -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 import time
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from emulator.sandbox.crew import Crew
 from emulator.sandbox.environment import WorkerEnvironment
 from emulator.sandbox.processes import Child
 from emulator.sandbox.protocol import EnvironmentFailed, Spec
-from emulator.sandbox.surroundings import scratch, scrubbed
+from emulator.sandbox.scratch import Scratch
+from emulator.sandbox.surroundings import scrubbed
 
 
 class SpawnSandbox:
@@ -22,23 +22,20 @@ class SpawnSandbox:
 
     name = "spawn"
 
-    def __init__(self) -> None:
-        self._crew = Crew()
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+    def __init__(self, scratch: Path | None = None) -> None:
+        self._scratch = Scratch(scratch)
+        self._crew = Crew(self._scratch)
         self._closed = False
 
     async def open(self, runtime: str = "tensorflow") -> None:
-        """Make the directory that the processes run in; there is nothing to warm up."""
-        if self._scratch is None and not self._closed:
-            self._scratch = scratch()
+        """Nothing to do: every process imports the runtime itself."""
 
     async def start(self, spec: Spec) -> WorkerEnvironment:
         """Start one environment and load its model. Raises EnvironmentFailed."""
         requested_ns = time.monotonic_ns()
-        await self.open()
-        if self._closed or self._scratch is None:
+        if self._closed:
             raise EnvironmentFailed(Cause.CLOSED, "The sandbox is closed.")
-        home = Path(self._scratch.name)
+        home = self._scratch.path
         variables = scrubbed(os.environ, home) | dict(spec.variables)
 
         async def begin(connection: socket.socket, log: int) -> Child:
@@ -53,5 +50,4 @@ class SpawnSandbox:
         """End every environment."""
         self._closed = True
         await self._crew.disband()
-        if self._scratch is not None:
-            self._scratch.cleanup()
+        await self._scratch.close()

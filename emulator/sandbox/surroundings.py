@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,11 +29,6 @@ def scrubbed(environ: Mapping[str, str], home: Path) -> dict[str, str]:
         "PYTHONUTF8": "1",
     }
     return kept | own
-
-
-def scratch() -> tempfile.TemporaryDirectory[str]:
-    """An empty directory to be HOME and the working directory of a sandbox's processes."""
-    return tempfile.TemporaryDirectory(prefix="lukewarm-", ignore_cleanup_errors=True)
 
 
 def _roots() -> list[str]:

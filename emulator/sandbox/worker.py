@@ -16,6 +16,7 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator
@@ -83,6 +84,8 @@ def _serve(connection: socket.socket, shared: int | None) -> None:
     request = receive(connection)
     if request is None:
         return
+    if request.meta["scratch"] is not None:
+        _move_in(request.meta["scratch"])
     peak = Peak(shared, request.meta["memory_bytes"])
     try:
         container, inference, meta = _load(request.meta)
@@ -93,6 +96,13 @@ def _serve(connection: socket.socket, shared: int | None) -> None:
     send(connection, Kind.READY, meta | _memory(peak))
     while (request := _next(connection, peak)) is not None:
         _answer(connection, container, inference, request, peak)
+
+
+def _move_in(scratch: str) -> None:
+    """Make the environment's own folder its working directory, and the place of all it writes."""
+    os.chdir(scratch)
+    os.environ.update(HOME=scratch, TMPDIR=scratch)
+    tempfile.tempdir = None  # or a fork would go on with the zygote's
 
 
 def _next(connection: socket.socket, peak: Peak) -> Frame | None:
