@@ -211,7 +211,8 @@ class LiveVariant:
                 case Hold():
                     self._hold(action)
         for environment, batch in batches.items():
-            self._hand_over(self._lives[environment], batch)
+            if environment in self._lives:  # a variant that closes takes back what it has given
+                self._hand_over(self._lives[environment], batch)
         deadline = self._policy.next_deadline()
         if deadline < self._timer_at and not self.closed:
             if self._timer:
