@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev serve test lint bench train clean
+.PHONY: help install dev serve test crash lint bench train clean
 
 help:  ## list what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ serve: install  ## run the server on port 8000 (PORT=8001 for another)
 
 test: dev  ## run the tests
 	$(BIN)/python -m pytest
+
+crash: dev  ## kill the server under load twenty times (make test: three times)
+	LUKEWARM_CRASH_ROUNDS=20 $(BIN)/python -m pytest tests/e2e/test_crash.py
 
 lint: dev  ## ruff and mypy
 	$(BIN)/ruff check .

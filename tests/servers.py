@@ -12,7 +12,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,6 +53,19 @@ def alive(pid: int) -> bool:
         return False
 
 
+def descendants(pid: int) -> list[int]:
+    """The process's children, and theirs."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            parents.setdefault(parent, []).append(int(stat.parent.name))
+    found = [pid]
+    for one in found:
+        found += parents.get(one, [])
+    return found[1:]
+
+
 def environment(state: Path, **settings: str) -> dict[str, str]:
     """The test's environment variables with these settings and no others."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("EMULATOR_")}
@@ -61,6 +74,21 @@ def environment(state: Path, **settings: str) -> dict[str, str]:
 
 def uvicorn(port: int, *more: str) -> list[str]:
     return [sys.executable, "-m", "uvicorn", "emulator.app:app", "--port", str(port), *more]
+
+
+def failed_start(state: Path, port: int | None = None, **settings: str) -> str:
+    """What a start that must fail prints; it must end by itself, without a traceback."""
+    done = subprocess.run(
+        uvicorn(port or free_port()),
+        cwd=ROOT,
+        env=environment(state, **settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    return done.stderr
 
 
 class Server:

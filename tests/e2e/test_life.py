@@ -20,6 +20,7 @@ from tests.servers import (
     alive,
     archive,
     environment,
+    failed_start,
     free_port,
     serverless,
     serving,
@@ -130,21 +131,6 @@ def test_settings_bill_start_up_time_model_delays_and_choose_region_and_limit(
         line = server.bill(SERVERLESS)["lines"]["USE1-ServerlessInf:Mem-4GB"]
         assert Decimal(line["quantity"]) == Decimal(row["billed_startup_ms"]) / 1000
         assert server.invoke(REALTIME, b" " * 6291457).status_code == 413  # the older limit
-
-
-def failed_start(state: Path, port: int | None = None, **settings: str) -> str:
-    """What a start that must fail prints; it must end by itself, without a traceback."""
-    done = subprocess.run(
-        uvicorn(port or free_port()),
-        cwd=ROOT,
-        env=environment(state, **settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr
-    return done.stderr
 
 
 @pytest.mark.parametrize(
