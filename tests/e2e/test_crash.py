@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,10 @@ from tests.servers import Server, alive, descendants, serving, until
 ROUNDS = int(os.environ.get("LUKEWARM_CRASH_ROUNDS", "3"))
 BEAT_S = 1.0  # the most instance time that a crash loses: docs/fidelity.md
 ROUNDING_S = 0.1
+
+
+def reached(moment: float) -> bool:
+    return time.monotonic() >= moment
 
 
 def check_children(pids: list[int]) -> None:
@@ -42,6 +47,8 @@ def test_no_answer_is_lost_or_counted_twice_when_the_server_is_killed(tmp_path: 
             known = len(load.answers)
             with load.on(server, [REALTIME, SERVERLESS, SERVERLESS], may_end=True):
                 load.wait(200, chance.randrange(20, 200), "some answers")
+                moment = before.told + 2 * BEAT_S + chance.random()
+                until(partial(reached, moment), "the moment has come")
                 pids = descendants(server.process.pid)
                 killed = time.monotonic()
                 server.process.send_signal(signal.SIGKILL)
