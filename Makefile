@@ -5,9 +5,11 @@ PORT ?= 8000
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
+PEERS := .venv-peers
+PEERS_STAMP := $(PEERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev serve test crash lint bench train clean
+.PHONY: help install dev serve test crash lint bench peers train clean
 
 help:  ## list what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -42,11 +44,20 @@ lint: dev  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+$(PEERS_STAMP): benchmarks/peers/requirements.txt
+	@$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+peers: $(PEERS_STAMP)  ## an environment with the servers that the benchmarks compare with
+
 bench: dev  ## run the benchmarks: a table, and JSON in benchmarks/results
+	@$(MAKE) --no-print-directory peers || \
+	  echo "The peers cannot be installed; what compares with them is not measured."
 	$(BIN)/python -m benchmarks
 
 train: install  ## train the Fashion-MNIST model on the real data into ./trained
 	$(BIN)/python -m model.train --model-dir trained --litert trained-litert
 
 clean:  ## remove what was built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,14 +12,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cold_start, inference, startup, warm
-from benchmarks.measure import ROOT, Figure, machine
+from benchmarks import cold_start, crowd, endurance, inference, load, startup, warm, wrk
+from benchmarks.measure import ROOT, Figure, NotMeasured, machine
+from benchmarks.peers.serving import versions
 
 BENCHMARKS = {
     "startup": startup.figures,
     "cold-start": cold_start.figures,
     "warm": warm.figures,
     "inference": inference.figures,
+    "load": load.figures,
+    "crowd": crowd.figures,
+    "endurance": endurance.figures,
 }
 
 
@@ -30,15 +34,22 @@ def main() -> int:
         "--json", type=Path, default=ROOT / "benchmarks" / "results" / "latest.json"
     )
     asked = parser.parse_args()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     found: dict[str, list[Figure]] = {}
     for name in asked.names or BENCHMARKS:
         with console.status(f"{name} ..."):
-            found[name] = BENCHMARKS[name]()
+            found[name] = _figures(name)
     console.print(_table(found))
     _write(asked.json, found)
     console.print(f"written to {asked.json}")
     return int(any(one.held is False for figures in found.values() for one in figures))
+
+
+def _figures(name: str) -> list[Figure]:
+    try:
+        return BENCHMARKS[name]()
+    except NotMeasured as reason:
+        return [Figure(name, None, "", note=str(reason))]
 
 
 def _table(found: dict[str, list[Figure]]) -> Table:
@@ -47,22 +58,35 @@ def _table(found: dict[str, list[Figure]]) -> Table:
         title=f"{where['processor']}, {where['cores']} cores, Python {where['python']}, "
         f"TensorFlow {where['tensorflow']}"
     )
-    for title, justify in (("figure", "left"), ("measured", "right"), ("bound", "right")):
-        table.add_column(title, justify="right" if justify == "right" else "left")
+    table.add_column("figure")
+    table.add_column("measured", justify="right")
+    table.add_column("bound", justify="right")
     table.add_column("")
     for figures in found.values():
         for one in figures:
-            bound = f"{'<' if one.better == 'below' else '>'} {one.bound:g}" if one.bound else ""
-            held = {True: "held", False: "NOT HELD", None: ""}[one.held]
-            table.add_row(one.name, f"{one.value:.3g} {one.unit}", bound, held)
+            table.add_row(*_row(one))
         table.add_section()
     return table
+
+
+def _row(one: Figure) -> tuple[str, str, str, str]:
+    bound = "" if one.bound is None else f"{'<' if one.better == 'below' else '>'} {one.bound:g}"
+    bound = "none" if one.bound == 0 else bound
+    if one.value is None:
+        return one.name, "not measured", bound, one.note
+    held = {True: "held", False: "NOT HELD", None: one.note}[one.held]
+    return one.name, f"{_number(one.value)} {one.unit}".strip(), bound, held
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _write(path: Path, found: dict[str, list[Figure]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {
         "machine": machine(),
+        "tools": {"wrk": wrk.version(), **{f"peers: {k}": v for k, v in versions().items()}},
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "figures": {
             name: [asdict(one) | {"held": one.held} for one in figures]

@@ -24,22 +24,29 @@ JSON = {"content-type": "application/json"}
 DEADLINE_S = 120.0
 
 
+class NotMeasured(Exception):
+    """Something that the measurement needs is not there; the text says what and how to get it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured number, and the bound it is held against (None: only reported).
+    """One measured number (None: it could not be measured, `note` says why), and the bound it is
+    held against (None: only reported).
 
-    `better` says on which side of the bound the number should be.
+    `better` says on which side of the bound the number should be; `note` under what settings it
+    was measured.
     """
 
     name: str
-    value: float
+    value: float | None
     unit: str
     bound: float | None = None
     better: str = "below"
+    note: str = ""
 
     @property
     def held(self) -> bool | None:
-        if self.bound is None:
+        if self.bound is None or self.value is None:
             return None
         return self.value <= self.bound if self.better == "below" else self.value >= self.bound
 
@@ -84,11 +91,21 @@ def python(code: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server, a client of it, and when it was started by `time.perf_counter`."""
+    """A server, a client of it, its state directory, and when it was started by
+    `time.perf_counter`."""
 
     process: subprocess.Popen[bytes]
     client: httpx.Client
     begin: float
+    state: Path
+
+    @property
+    def url(self) -> str:
+        return str(self.client.base_url).rstrip("/")
+
+    def invocations(self, endpoint: str) -> str:
+        """The URL to post to."""
+        return f"{self.url}/endpoints/{endpoint}/invocations"
 
     def wait(self, path: str) -> float:
         """Seconds from the start until `path` answers 200. Raises TimeoutError."""
@@ -102,12 +119,17 @@ class Running:
         raise TimeoutError(f"{path} did not answer within {taken:.0f} s")
 
 
-@contextmanager
-def server(**settings: str) -> Iterator[Running]:
-    """A server as a user starts it, with a state of its own, ended at the end of the block."""
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def server(**settings: str) -> Iterator[Running]:
+    """A server as a user starts it, with a state of its own, ended at the end of the block."""
+    port = free_port()
     with (
         tempfile.TemporaryDirectory() as state,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S) as client,
@@ -115,7 +137,7 @@ def server(**settings: str) -> Iterator[Running]:
         begin = time.perf_counter()
         running = _start(Path(state), port, settings)
         try:
-            yield Running(running, client, begin)
+            yield Running(running, client, begin, Path(state))
         finally:
             running.terminate()
             running.wait(60)
