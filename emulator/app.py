@@ -21,21 +21,23 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 
 from emulator import catalogue, connections, documentation, rest, workers
+from emulator.asgi import Asgi, Receive, Scope, Send
 from emulator.auth import Verifier
 from emulator.billing import Tariff
 from emulator.clock import Clock, VirtualClock, WallClock
 from emulator.config import Config, read
 from emulator.core import SECOND
 from emulator.credentials import credentials
+from emulator.envelope import Envelope
 from emulator.errors import ControlError, LukewarmError, SetupError
-from emulator.guard import Asgi, SameOrigin, Signed, SignedOrToken
+from emulator.guard import SameOrigin, Signed, SignedOrToken
 from emulator.hosting import Hosting
 from emulator.ledger import Ledger, unreadable, unusable
 from emulator.listening import Listening, listening, uvicorn_config
 from emulator.metrics import Metrics
 from emulator.sandbox import backends
 from emulator.state import StateDirectory
-from emulator.wire import Receive, Scope, Send, Wire
+from emulator.wire import Wire
 
 log = logging.getLogger("lukewarm")
 
@@ -63,7 +65,7 @@ class Server:
             raise
         self.hosting = Hosting(config, self.clock, self.ledger, Metrics(), sandbox)
         self.invocations: Asgi = Wire(self.hosting, Tariff(self.prices))
-        self.rest: Asgi = self._api()
+        self.rest: Asgi = Envelope(self._api())
         self.notice = self._guard(where)
         self._beat: asyncio.Task[None] | None = None
 

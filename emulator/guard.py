@@ -6,18 +6,15 @@ stands before the wire. The rules of a signature are `auth.py`.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import orjson
 
 from emulator import origin
+from emulator.asgi import Asgi, Receive, Scope, Send, answer, answer_detail, drain, take_in
 from emulator.auth import Verifier
 from emulator.errors import (
     AccessError,
@@ -26,13 +23,11 @@ from emulator.errors import (
     SignatureError,
     TokenRequired,
 )
-from emulator.wire import DRAINED, Receive, Scope, Send
-
-Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
-Message = MutableMapping[str, Any]
 
 OPEN = "/ping"  # for whoever looks after the process; it says nothing but which endpoints start
 COOKIE = b"lukewarm"
+_TEXT = (b"content-type", b"text/plain")
+_UNKEPT = (b"cache-control", b"no-store")
 
 
 class Signed:
@@ -49,11 +44,11 @@ class Signed:
         try:
             claim = self._verifier.admit(scope["headers"], time.time())
         except SignatureError as error:
-            await _drain(receive)
+            await drain(receive)
             await _refuse_as_aws(send, error)
             return
         try:
-            body = await _take_in(receive, self._limit)
+            body = await take_in(receive, self._limit)
             if body is None:
                 return
             target = scope["method"], scope["raw_path"], scope["query_string"]
@@ -61,7 +56,9 @@ class Signed:
         except SignatureError as error:
             await _refuse_as_aws(send, error)
         except PayloadTooLarge as error:
-            await _send(send, error.status, [_TEXT], str(error).encode())
+            await answer(
+                send, error.status, [(b"content-type", b"text/plain")], str(error).encode()
+            )
         else:
             await self._inner(scope, body.again(receive), send)
 
@@ -93,7 +90,7 @@ class SignedOrToken:
             if scope["path"] != OPEN:
                 self._check(authorization, headers, scope["method"])
         except AccessError as error:
-            await _drain(receive)
+            await drain(receive)
             await _refuse(send, error)
         else:
             await self._inner(scope, receive, send)
@@ -140,7 +137,7 @@ class SignedOrToken:
         if scope["scheme"] == "https":
             cookie += b"; Secure"
         headers = [(b"location", target), (b"set-cookie", cookie)]
-        await _send(send, 303, [*headers, (b"referrer-policy", b"no-referrer"), _UNKEPT], b"")
+        await answer(send, 303, [*headers, (b"referrer-policy", b"no-referrer"), _UNKEPT], b"")
 
 
 class SameOrigin:
@@ -164,88 +161,23 @@ class SameOrigin:
                     origin.check_reached(scope.get("server"))
                 origin.check_page(headers, scope["method"])
             except ForeignRequest as error:
-                await _drain(receive)
+                await drain(receive)
                 await _refuse(send, error)
                 return
         await self._inner(scope, receive, send)
-
-
-# -- bodies and answers ---------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Body:
-    messages: list[Message]
-    digest: str
-
-    def again(self, receive: Receive) -> Receive:
-        """A `receive` that gives the body once more, and then what comes."""
-        waiting = iter(self.messages)
-
-        async def replay() -> Message:
-            message = next(waiting, None)
-            return await receive() if message is None else message
-
-        return replay
-
-
-async def _take_in(receive: Receive, limit: int) -> _Body | None:
-    """A whole body with its SHA-256; None if the client left.
-
-    Past `limit` the rest is hashed and not kept: what is kept is over the limit then, so that who
-    reads it comes to the same verdict. Raises PayloadTooLarge where that goes on for long.
-    """
-    messages: list[Message] = []
-    size, digest = 0, hashlib.sha256()
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        chunk = message.get("body", b"")
-        if size <= limit:
-            messages.append(message)
-        size += len(chunk)
-        digest.update(chunk)
-        if not message.get("more_body"):
-            break
-        if size > limit + DRAINED:
-            raise PayloadTooLarge(f"HTTP content length exceeded {limit} bytes.")
-    messages[-1]["more_body"] = False
-    return _Body(messages, digest.hexdigest())
-
-
-async def _drain(receive: Receive) -> None:
-    """Read a refused body, so that its sender comes to see the answer; but not for ever."""
-    size = 0
-    while size <= DRAINED:
-        message = await receive()
-        size += len(message.get("body", b""))
-        if not message.get("more_body"):
-            return
-
-
-_JSON = (b"content-type", b"application/json")
-_TEXT = (b"content-type", b"text/plain")
-_UNKEPT = (b"cache-control", b"no-store")
 
 
 async def _refuse_as_aws(send: Send, error: SignatureError) -> None:
     headers = [
         (b"x-amzn-requestid", str(uuid.uuid4()).encode()),
         (b"x-amzn-errortype", error.code.encode()),
-        _JSON,
+        (b"content-type", b"application/json"),
     ]
-    await _send(send, error.status, headers, orjson.dumps({"message": str(error)}))
+    await answer(send, error.status, headers, orjson.dumps({"message": str(error)}))
 
 
 async def _refuse(send: Send, error: AccessError) -> None:
-    headers = [_JSON, _UNKEPT]
+    headers = [_UNKEPT]
     if isinstance(error, TokenRequired):
         headers.append((b"www-authenticate", b'Bearer realm="lukewarm"'))
-    await _send(send, error.status, headers, orjson.dumps({"detail": str(error)}))
-
-
-async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    headers = [*headers, (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await answer_detail(send, error.status, str(error), headers)

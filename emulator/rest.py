@@ -73,7 +73,7 @@ def router(hosting: Hosting) -> APIRouter:
         """The bill: JSON, or a page where `Accept` prefers HTML, as a browser's does."""
         statement = await _statement(hosting)
         if "text/html" in request.headers.get("accept", ""):
-            policy = "default-src 'none'; style-src 'self'; frame-ancestors 'none'"
+            policy = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'"
             return HTMLResponse(
                 dashboard.page(statement), headers={"content-security-policy": policy}
             )

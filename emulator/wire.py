@@ -10,12 +10,11 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 
+from emulator.asgi import DRAINED, Headers, Receive, Scope, Send, answer
 from emulator.billing import Tariff, UsageKind, plain
 from emulator.errors import (
     InvocationError,
@@ -30,14 +29,8 @@ from emulator.inflight import Served
 from emulator.live import MAX_HEADER, LiveVariant
 from emulator.sandbox.protocol import Invocation
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
-
 PREFIX, SUFFIX = "/endpoints/", "/invocations"
 MAX_INFERENCE_ID = 64
-DRAINED = 64 << 20  # how much of a refused body is read, so that its sender sees the answer
 
 _DRAW = random.Random()  # seeded by the system
 _UNSUPPORTED = {
@@ -70,7 +63,7 @@ class Wire:
         request_id = _request_id()
         headers = dict(scope["headers"])
         if scope["method"] != "POST":
-            await _send(send, 405, [(b"allow", b"POST")], _message("Only POST is answered here."))
+            await answer(send, 405, [(b"allow", b"POST")], _message("Only POST is answered here."))
             return
         name = scope["path"][len(PREFIX) : -len(SUFFIX)]
         try:
@@ -79,10 +72,10 @@ class Wire:
             return
         except asyncio.CancelledError:  # uvicorn's, when the grace of a stop is over
             error = ServiceUnavailable("The server is being stopped.")
-            await _send(send, error.status, *_error(error, request_id))
+            await answer(send, error.status, *_error(error, request_id))
             return
         except InvocationError as error:
-            await _send(send, error.status, *_error(error, request_id))
+            await answer(send, error.status, *_error(error, request_id))
             return
         await self._answer(send, served)
 
@@ -118,7 +111,7 @@ class Wire:
         ]
         if served.error is not None:
             headers, body = _error(served.error, row.request_id)
-            await _send(send, served.error.status, headers + extra, body)
+            await answer(send, served.error.status, headers + extra, body)
             return
         assert served.reply is not None
         reply = served.reply
@@ -130,7 +123,7 @@ class Wire:
         if reply.custom_attributes:
             attributes = reply.custom_attributes[:MAX_HEADER].encode("latin-1", "replace")
             headers.append((b"x-amzn-sagemaker-custom-attributes", attributes))
-        await _send(send, 200, headers + extra, reply.body)
+        await answer(send, 200, headers + extra, reply.body)
 
     def _billed_ms(self, served: Served) -> int:
         row = served.row
@@ -245,9 +238,3 @@ def _error(error: InvocationError, request_id: str) -> tuple[Headers, bytes]:
 
 def _message(text: str) -> bytes:
     return orjson.dumps({"Message": text})
-
-
-async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
-    headers = [*headers, (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("emulator.realtime", "emulator.serverless"),
     (
         "emulator.artifacts",
+        "emulator.asgi",
         "emulator.auth",
         "emulator.catalogue",
         "emulator.clock",
@@ -47,10 +48,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.connections",
         "emulator.dashboard",
         "emulator.documentation",
+        "emulator.envelope",
+        "emulator.guard",
         "emulator.views",
         "emulator.wire",
     ),
-    ("emulator.guard", "emulator.rest"),
+    ("emulator.rest",),
     ("emulator.app",),
     ("emulator.cli",),
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import pytest
+
 from tests.servers import SNEAKER, Server, serverless
 
 HOUR = 3600
@@ -73,6 +75,29 @@ def test_a_browser_gets_a_page(server: Server) -> None:
     assert "script" not in answer.text
     assert "EUW3-Host:ml.t2.medium" in answer.text
     assert server.client.get("/billing/style.css").headers["content-type"].startswith("text/css")
+
+
+@pytest.mark.parametrize("path", ["/billing", "/docs", "/_emulator/clock", "/nowhere"])
+def test_browsers_are_told_to_be_careful(server: Server, path: str) -> None:
+    answer = server.client.get(path, headers={"accept": "text/html"})
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    if path == "/billing":
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_no_endpoint_needs(server: Server, name: str, chunked: bool) -> None:
+    body = b" " * ((4 << 20) + 1)
+    answer = server.client.put(
+        f"/_emulator/endpoints/{name}",
+        content=iter([body]) if chunked else body,
+        headers={"content-type": "application/json"},
+    )
+    assert answer.status_code == 413
+    assert answer.json()["detail"].startswith("The body has more than 4194304 bytes")
+    assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 def test_invocations_are_paged_oldest_first(server: Server, name: str) -> None:
