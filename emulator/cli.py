@@ -12,6 +12,8 @@ from emulator import catalogue
 from emulator.config import read
 from emulator.errors import SetupError
 
+HOST_HELP = "Address to listen on; one that others can reach turns authentication on."
+
 commands = typer.Typer(
     help="A local, offline SageMaker endpoint emulator with real cold starts and an exact bill.",
     no_args_is_help=True,
@@ -27,7 +29,7 @@ def _lukewarm() -> None:
 
 @commands.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help=HOST_HELP)] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
 ) -> None:
     """Run the server: the same as `uvicorn emulator.app:app`. Settings: docs/settings.md."""

@@ -30,6 +30,7 @@ _REQUEST_HEADERS = {
 }
 _ERRORS = {
     "400": "ValidationError, or ThrottlingException above MaxConcurrency",
+    "403": "Not signed as it has to be, where authentication is on",
     "413": "A real-time body over the limit",
     "424": "ModelError: the container's own error, a timeout, a crash or too little memory",
     "429": "ModelNotReadyException: still being provisioned",
