@@ -23,16 +23,16 @@ DRAINED = 64 << 20  # how much of a refused body is read, so that its sender see
 
 @dataclass(slots=True)
 class Body:
-    """A body that has been read: its messages, its size in bytes, its SHA-256."""
+    """A body that has been read: what was kept of it, its size in bytes, its SHA-256."""
 
-    messages: list[Message]
+    kept: bytes
     size: int
     digest: str
 
     def again(self, receive: Receive) -> Receive:
         """A `receive` that gives the body once more, without keeping it, and then what comes."""
-        waiting = self.messages
-        waiting.reverse()
+        waiting: list[Message] = [{"type": "http.request", "body": self.kept, "more_body": False}]
+        self.kept = b""
 
         async def replay() -> Message:
             return waiting.pop() if waiting else await receive()
@@ -46,7 +46,7 @@ async def take_in(receive: Receive, limit: int) -> Body | None:
     Past `limit` bytes the rest is counted and not kept: what is kept is over the limit then, so
     that who reads it again comes to the same verdict. Raises PayloadTooLarge far past it.
     """
-    messages: list[Message] = []
+    kept = bytearray()  # and no list: there may be a message for every two bytes
     size, digest = 0, hashlib.sha256()
     while True:
         message = await receive()
@@ -54,15 +54,14 @@ async def take_in(receive: Receive, limit: int) -> Body | None:
             return None
         chunk = message.get("body", b"")
         if size <= limit:
-            messages.append(message)
+            kept += chunk
         size += len(chunk)
         digest.update(chunk)
         if not message.get("more_body"):
             break
         if size > limit + DRAINED:
             raise PayloadTooLarge(f"HTTP content length exceeded {limit} bytes.")
-    messages[-1]["more_body"] = False
-    return Body(messages, size, digest.hexdigest())
+    return Body(bytes(kept), size, digest.hexdigest())
 
 
 async def drain(receive: Receive) -> None:

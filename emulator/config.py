@@ -274,6 +274,12 @@ TABLE: tuple[Setting, ...] = (
     Setting("head_fields", "256", _whole(16, 65_536), "Most headers of a request."),
     Setting("head_s", "30", _number(0.1, 3600), "Longest time for a client to send a head."),
     Setting("body_s", "120", _number(0.1, 3600), "Longest time for a client to send a body."),
+    Setting(
+        "bodies_bytes",
+        str(1024 * MIB),
+        _whole(MIB, 1 << 50),
+        "Most bytes of bodies on their way to the server; above it the oldest are refused.",
+    ),
     Setting("delivery_s", "120", _number(0.1, 3600), "Longest time for it to take an answer."),
     Setting("access_log", "false", _switch, "Whether uvicorn logs a line per request."),
     Setting("log_level", "info", _one_of("debug", "info", "warning", "error"), "Log level."),
@@ -316,6 +322,7 @@ class Config:
     head_fields: int
     head_s: float
     body_s: float
+    bodies_bytes: int
     delivery_s: float
     access_log: bool
     log_level: str

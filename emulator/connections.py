@@ -9,12 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+from collections import deque
 from functools import partial
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from emulator.config import Config
 from emulator.cork import Cork
@@ -66,9 +71,11 @@ class Connection(HttpToolsProtocol):
         super().__init__(**given)
         self._door = door
         self._phase = BETWEEN
-        self._since = door.now
+        self.since = door.now
+        self._came = 0  # bytes of the body
         self._unread = 0  # bytes that have not become a head or a part of a body
-        self._body = 0
+        self.coming = 0  # bytes of a body that is not complete
+        self._due: deque[RequestResponseCycle] = deque()  # before `cycle`, while there are any
         self._stuck_since: float | None = None
         self._refusal: Refusal | None = None
         self.ws_protocol_class = None
@@ -80,11 +87,15 @@ class Connection(HttpToolsProtocol):
         door = self._door
         door.open.add(self)
         if len(door.open) - len(door.leaving) > door.most:
-            self._refuse(door.crowded)
+            self.refuse(door.crowded)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.open.discard(self)
         self._door.leaving.discard(self)
+        self._count_off()
+        for cycle in self._due:  # uvicorn tells the newest only, and lets others write to no one
+            cycle.disconnected = True
+            cycle.message_event.set()
         self.flow.held = NOTHING
         super().connection_lost(exc)
 
@@ -117,20 +128,20 @@ class Connection(HttpToolsProtocol):
             self.parser = Deaf()  # type: ignore[assignment]
         except httptools.HttpParserError as error:
             reason = error.__context__
-            self._refuse(reason.refusal if isinstance(reason, Refused) else MALFORMED)
+            self.refuse(reason.refusal if isinstance(reason, Refused) else MALFORMED)
         else:
             if self._unread > self._door.config.head_bytes:
-                self._refuse(self._door.large)
+                self.refuse(self._door.large)
 
     def _left(self) -> int:
         """Bytes of the body that are still to come, where its length is known."""
         if self._phase != BODY:
             return 0
         lengths = [int(value) for name, value in self.headers if name == b"content-length"]
-        return lengths[0] - self._body if lengths else 0
+        return lengths[0] - self._came if lengths else 0
 
     def on_message_begin(self) -> None:
-        self._phase, self._since = HEAD, self._door.now
+        self._phase, self.since = HEAD, self._door.now
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -138,18 +149,42 @@ class Connection(HttpToolsProtocol):
             raise Refused(self._door.many)
         if self.parser.should_upgrade() and _has_body(self.headers):
             raise Refused(UPGRADE)  # the parser would drop the body
+        before = self.cycle
         super().on_headers_complete()
-        self._phase, self._since = BODY, self._door.now
-        self._unread = self._body = 0
+        if before is not None and not before.response_complete:
+            self._note_due(before)
+        self._phase, self.since = BODY, self._door.now
+        self._unread = self._came = 0
 
     def on_body(self, body: bytes) -> None:
+        size = len(body)
         self._unread = 0
-        self._body += len(body)
+        self._came += size
+        if self.cycle.response_complete:  # uvicorn drops it
+            self._count_off()
+            return
+        self.coming += size
+        self._door.coming += size
+        if self._door.coming > self._door.config.bodies_bytes:
+            self._door.relieve()
+            if self._refusal:
+                raise Refused(self._refusal)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._phase, self._since = BETWEEN, self._door.now
+        self._count_off()
+        self._phase, self.since = BETWEEN, self._door.now
         super().on_message_complete()
+
+    def _note_due(self, cycle: RequestResponseCycle) -> None:
+        while self._due and self._due[0].response_complete:
+            self._due.popleft()
+        self._due.append(cycle)
+
+    def _count_off(self) -> None:
+        """The body is complete, or will never be."""
+        self._door.coming -= self.coming
+        self.coming = 0
 
     def _should_upgrade(self) -> bool:
         return False
@@ -173,13 +208,13 @@ class Connection(HttpToolsProtocol):
             door.note(door.slow_reader)
             self.transport.abort()
         elif self in door.leaving:
-            if door.past(self._since, LINGER_S):
+            if door.past(self.since, LINGER_S):
                 self.transport.abort()
         elif self._refusal:
             self._leave(self._refusal)
         elif self.flow.read_paused or self._answering():  # it is the server that takes its time
-            self._since = door.now
-        elif door.past(self._since, config.body_s if self._phase == BODY else config.head_s):
+            self.since = door.now
+        elif door.past(self.since, config.body_s if self._phase == BODY else config.head_s):
             self._expire()
 
     def _answering(self) -> bool:
@@ -192,12 +227,14 @@ class Connection(HttpToolsProtocol):
         if self._phase == BETWEEN:  # as with any server that ends an idle connection
             self.transport.close()
         else:
-            self._refuse(self._door.slow_body if self._phase == BODY else self._door.slow_head)
+            self.refuse(self._door.slow_body if self._phase == BODY else self._door.slow_head)
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: Refusal) -> None:
+        """Take nothing more from the client, and tell it why."""
         if self._refusal:
             return
         self._refusal = refusal
+        self._count_off()
         self._door.note(refusal.text)
         self.parser = Deaf()  # type: ignore[assignment]
         self.flow.held = NOTHING
@@ -217,7 +254,7 @@ class Connection(HttpToolsProtocol):
             transport.abort()
         else:
             door.leaving.add(self)
-            self._since = door.now
+            self.since = door.now
             transport.write(self._farewell(refusal))
             if not transport.can_write_eof():
                 transport.close()

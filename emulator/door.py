@@ -16,7 +16,13 @@ log = logging.getLogger("lukewarm.door")
 
 
 class Watched(Protocol):
-    """What is swept over."""
+    """What is swept over: `coming` bytes of a body are here, `since` when the client is at it."""
+
+    coming: int
+    since: float
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Take nothing more from the client, and tell it why."""
 
     def check(self) -> None:
         """End the connection if its client has been at something for too long."""
@@ -51,6 +57,7 @@ class Door:
         self.leaving: set[Watched] = set()
         limits = (config.head_s, config.body_s, config.delivery_s)
         self.period_s = min(1.0, *(limit / 2 for limit in limits))
+        self.coming = 0  # bytes of all bodies that are not complete
         self.now = asyncio.get_running_loop().time()  # as of the last sweep
         self._counts: Counter[str] = Counter()
         self.crowded = Refusal(
@@ -74,6 +81,11 @@ class Door:
             408,
             f"The request's body was not complete after {config.body_s:g} s (EMULATOR_BODY_S).",
         )
+        self.heavy = Refusal(
+            503,
+            f"More than {config.bodies_bytes} bytes of bodies are on their way to the server "
+            "(EMULATOR_BODIES_BYTES), and this one was the oldest.",
+        )
         self.slow_reader = (
             f"An answer was not taken within {config.delivery_s:g} s (EMULATOR_DELIVERY_S)."
         )
@@ -89,6 +101,14 @@ class Door:
             for reason, count in self._counts.items():
                 log.warning("Connections ended: %d. %s", count, reason)
             self._counts.clear()
+
+    def relieve(self) -> None:
+        """Refuse the oldest of the bodies on their way, until there is room for a tenth more."""
+        for connection in sorted(self.open, key=lambda one: one.since):
+            if self.coming <= self.config.bodies_bytes * 9 // 10:
+                break
+            if connection.coming:
+                connection.refuse(self.heavy)
 
     def note(self, reason: str) -> None:
         """Count a connection that is ended; the log has one line a reason and sweep."""

@@ -155,7 +155,7 @@ class Wire:
 
 async def _read(receive: Receive, limit: int, announced: int) -> tuple[bytes, int]:
     """The request's body and its size. Past `limit` the body is dropped while it is counted."""
-    chunks: list[bytes] = []
+    body: bytes | bytearray = b""  # and no list: there may be a chunk for every two bytes
     size = 0
     while True:
         message = await receive()
@@ -164,11 +164,14 @@ async def _read(receive: Receive, limit: int, announced: int) -> tuple[bytes, in
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > limit or announced > limit:
-            chunks.clear()
+            body = b""
+        elif not body:
+            body = chunk
         else:
-            chunks.append(chunk)
+            body = bytearray(body) if isinstance(body, bytes) else body
+            body += chunk
         if not message.get("more_body"):
-            return (chunks[0] if len(chunks) == 1 else b"".join(chunks)), size
+            return bytes(body), size
         if size > limit + DRAINED:
             return b"", size
 

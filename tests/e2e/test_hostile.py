@@ -6,23 +6,26 @@ from __future__ import annotations
 
 import asyncio
 import re
+import resource
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.servers import DEADLINE_S, JSON, SNEAKER, Server, serving, until
+from tests.raw import CALL, INVOKE, REALTIME, said, talk
+from tests.servers import DEADLINE_S, JSON, SNEAKER, Server, archive, realtime, serving, until
 
-REALTIME, SERVERLESS = "fashion-mnist-realtime", "fashion-mnist-serverless"
-INVOKE = f"POST /endpoints/{REALTIME}/invocations HTTP/1.1\r\nhost: x\r\n".encode()
-CALL = INVOKE + b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(SNEAKER)
+SERVERLESS = "fashion-mnist-serverless"
 TIGHT = {
     "EMULATOR_HEAD_BYTES": "16384",
     "EMULATOR_HEAD_FIELDS": "64",
     "EMULATOR_HEAD_S": "1",
+    "EMULATOR_BODIES_BYTES": str(50 << 20),
+    "EMULATOR_ACCESS_LOG": "true",
     "EMULATOR_BODY_S": "3",
     "EMULATOR_DELIVERY_S": "2",
 }
@@ -78,33 +81,11 @@ def unaffected(server: Server, growth_mb: float = GROWTH_MB) -> Iterator[None]:
     assert "Traceback" not in server.log.read_text()
 
 
-async def talk(server: Server, data: bytes, more: bytes = b"", pause_s: float = 0.0) -> bytes:
-    """Send `data`, then `more` a byte at a time, and return all that comes until the end."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    try:
-        writer.write(data)
-        answer = asyncio.ensure_future(reader.read(-1))
-        for at in range(len(more)):
-            await asyncio.wait({answer}, timeout=pause_s)
-            if answer.done():
-                break
-            writer.write(more[at : at + 1])
-        return await asyncio.wait_for(answer, DEADLINE_S)
-    except ConnectionError:
-        return b""
-    finally:
-        writer.transport.abort()
-
-
-def said(server: Server, data: bytes) -> tuple[list[int], bytes]:
-    """The statuses of all answers until the connection is closed, and what was received."""
-    answer = asyncio.run(talk(server, data))
-    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", answer)], answer
-
-
-def crowd(server: Server, data: bytes, more: bytes, pause_s: float) -> list[bytes]:
+def crowd(
+    server: Server, data: bytes, more: bytes = b"", pause_s: float = 0.0, count: int = CROWD
+) -> list[bytes]:
     async def attack() -> list[bytes]:
-        return await asyncio.gather(*(talk(server, data, more, pause_s) for _ in range(CROWD)))
+        return await asyncio.gather(*(talk(server, data, more, pause_s) for _ in range(count)))
 
     return asyncio.run(attack())
 
@@ -210,3 +191,132 @@ def test_a_body_without_end(tight: Server, path: str) -> None:
 
     with unaffected(tight):
         assert asyncio.run(asyncio.wait_for(pour(), DEADLINE_S)) > 1 << 20
+
+
+def test_bodies_of_the_rest_api_have_a_limit_too(tight: Server) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(30):
+            yield b" " * (1 << 20)
+
+    with unaffected(tight):
+        for content in (b" " * (30 << 20), chunks()):
+            answer = tight.client.put(
+                "/_emulator/endpoints/x", content=content, headers={**JSON, "origin": tight.url}
+            )
+            assert answer.status_code == 413
+            assert "which is the limit here" in answer.json()["detail"]
+
+
+def test_many_large_bodies_that_do_not_end_are_cut_oldest_first(tight: Server) -> None:
+    size = 12 << 20
+    head = INVOKE + b"content-length: %d\r\n\r\n" % size
+    with unaffected(tight, 2 * 50 + GROWTH_MB):  # the bodies twice: as read, and as kept
+        answers = crowd(tight, head + b" " * (size - 1), count=10)
+    statuses = [int(answer.split(b" ", 2)[1]) for answer in answers]
+    assert set(statuses) == {503, 408}
+    assert statuses.count(503) >= 6
+    assert any(b"EMULATOR_BODIES_BYTES" in answer for answer in answers)
+
+
+# -- clients that come and go -----------------------------------------------------------------
+
+
+def test_clients_gone_before_their_answer(tight: Server) -> None:
+    async def leave(data: bytes) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", tight.port)
+        writer.write(data)
+        await writer.drain()
+        writer.transport.abort()
+
+    async def attack() -> None:
+        for data in (CALL + SNEAKER, CALL + SNEAKER[:100], CALL, INVOKE[:9]):
+            await asyncio.gather(*(leave(data) for _ in range(CROWD)))
+
+    with unaffected(tight):
+        asyncio.run(attack())
+        until(lambda: tight.endpoint(REALTIME)["in_flight"] <= 1, "nothing is left in flight")
+
+
+def test_pipelined_requests_are_answered_in_order_and_a_few_at_a_time(tight: Server) -> None:
+    numbers = list(range(2000))
+    ask = b"GET /_emulator/endpoints/n%d HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    asked = b"".join(ask % number for number in numbers)
+    calls = (CALL + SNEAKER) * 50
+    last = b"GET /ping HTTP/1.1\r\nconnection: close\r\n\r\n"
+    with unaffected(tight, 16):
+        statuses, answer = said(tight, asked + calls + last)
+    assert statuses == [404] * len(numbers) + [200] * 51
+    assert [int(number) for number in re.findall(rb":endpoint/n(\d+)", answer)] == numbers
+
+
+LARGE = """
+def handler(data, context):
+    return b' ' * (16 << 20), 'application/octet-stream'
+"""
+
+
+def test_a_client_that_does_not_read_its_answer_is_cut_off(tight: Server, tmp_path: Path) -> None:
+    tight.deploy("large", realtime(archive(tmp_path, LARGE)))
+    call = b"POST /endpoints/large/invocations HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
+    line = r"Connections ended: (\d+)\. An answer was not taken within 2 s"
+
+    def cut() -> int:
+        return sum(int(count) for count in re.findall(line, tight.log.read_text()))
+
+    with unaffected(tight, 4 * 2 * 16 + GROWTH_MB), ExitStack() as stack:
+        memory = resident_mb(tight)
+        for _ in range(4):
+            deaf = stack.enter_context(socket.create_connection(("127.0.0.1", tight.port)))
+            deaf.sendall(call * 5)  # the answers behind the first one are not made ahead
+        until(lambda: cut() == 4, "all are cut off")
+        assert len(tight.invoke("large").content) == 16 << 20
+        until(lambda: resident_mb(tight) - memory < GROWTH_MB, "what was not taken is dropped")
+    tight.delete("large")
+
+
+# -- in what order it is told ---------------------------------------------------------------
+
+
+def test_a_refusal_comes_after_the_answers_that_are_due(tight: Server) -> None:
+    for bad, status in ((b"nonsense\r\n\r\n", 400), (b"GET /" + b"x" * 100_000, 431)):
+        assert said(tight, (CALL + SNEAKER) * 3 + bad)[0] == [200, 200, 200, status]
+    assert said(tight, CALL + SNEAKER + b"GET /ping HTTP/1.1\r\n")[0] == [200, 408]
+
+
+# -- too many ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def idle() -> Iterator[int]:
+    """10,000 connections, or what this process and the server may have; descriptors for them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    number = min(10_000, hard * 3 // 4 - 200, hard - 1000)
+    assert number > 100, f"{hard} descriptors are too few for this test"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, number + 1000), hard))
+    yield number
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_ten_thousand_idle_connections_and_no_more(tmp_path: Path, idle: int) -> None:
+    most = idle + 100
+    with serving(tmp_path, EMULATOR_CONNECTIONS=str(most)) as server, ExitStack() as stack:
+        memory = resident_mb(server)
+
+        def connect() -> socket.socket:
+            raw = socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S)
+            return stack.enter_context(raw)
+
+        with unaffected(server, 16 * idle / 1000):  # 16 KB each
+            for _ in range(idle):
+                connect()
+            until(lambda: descriptors(server) > idle, "all are accepted")
+            assert server.evict(SERVERLESS) in (0, 1)
+            assert server.invoke(SERVERLESS).status_code == 200  # there are descriptors for a start
+            for _ in range(200):
+                last = connect()
+            answer = last.recv(1000)
+            assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+            assert b"EMULATOR_CONNECTIONS" in answer
+            assert server.invoke(REALTIME).status_code == 200  # on a connection that it has had
+            stack.close()
+        assert resident_mb(server) - memory < 16 * idle / 1000
