@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from emulator.core import MIB
+from emulator.core import MIB, Runtime
 from emulator.errors import SetupError
 
 PREFIX = "EMULATOR_"
@@ -151,6 +151,12 @@ TABLE: tuple[Setting, ...] = (
         "auto",
         _one_of("auto", "fork", "spawn", "inline"),
         "How execution environments start. `auto` is `fork` on Linux, else `spawn`.",
+    ),
+    Setting(
+        "runtime",
+        "tensorflow",
+        _one_of(*Runtime),
+        "What runs models: `tensorflow`, or `litert` for those that can be converted.",
     ),
     Setting(
         "keep_warm_s",
@@ -295,6 +301,7 @@ class Config:
     state_dir: Path
     clock: str
     sandbox: str
+    runtime: str
     keep_warm_s: tuple[float, float]
     cold_start: str
     seed: int

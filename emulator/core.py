@@ -25,6 +25,13 @@ class Persona(StrEnum):
     SERVERLESS = "serverless"
 
 
+class Runtime(StrEnum):
+    """What runs a model in its environments."""
+
+    TENSORFLOW = "tensorflow"
+    LITERT = "litert"
+
+
 class Cause(StrEnum):
     """Why a request got no answer from a model, or why an environment ended."""
 

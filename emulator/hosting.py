@@ -19,7 +19,8 @@ from emulator import catalogue, endpoints, faults, personas
 from emulator.billing import UsageKind
 from emulator.clock import Clock
 from emulator.config import Config
-from emulator.core import Cause, Persona
+from emulator.conversions import Conversions, Outcome
+from emulator.core import Cause, Persona, Runtime
 from emulator.delays import Delays
 from emulator.endpoints import (
     Endpoint,
@@ -59,6 +60,7 @@ class Hosted:
     record: Endpoint
     config: EndpointConfig
     live: dict[str, LiveVariant] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)  # what each variant runs on
     draw: Draw = field(default_factory=lambda: Draw(0))
     ready: bool = False
 
@@ -77,6 +79,7 @@ class Hosting:
         self.config, self.clock, self.ledger, self.sandbox = config, clock, ledger, sandbox
         self.metrics = metrics
         models_dir = config.state_dir.resolve() / "models"
+        self._conversions = Conversions(config.state_dir.resolve() / "conversions")
         self._registry = Registry(ledger, models_dir, config.model_bytes)
         self._journal = Journal(ledger, metrics.observe)
         delays = Delays(config.cold_start, config.seed)
@@ -93,6 +96,7 @@ class Hosting:
 
     async def open(self) -> None:
         """Bring back what was kept, and make the two endpoints of a first start."""
+        await self._conversions.open()
         for record in self._registry.load():
             self._restore(record)
         if not self._registry.initialised:
@@ -136,6 +140,7 @@ class Hosting:
         waited for answers."""
         for task in tuple(self._tasks):
             task.cancel()
+        await self._conversions.close()
         await _close(self.hosted)
         await self._journal.drain()
         self._registry.close()
@@ -191,6 +196,7 @@ class Hosting:
         endpoints.check_variants(variants)
         for _, variables in sources.values():
             endpoints.check_variables(variables)
+            personas.runtime(self.config, variables)
         held = [v for one in self._hosted.values() for v in one.config.variants]
         held += [v for reserved in self._reserved.values() for v in reserved]
         for variant in variants:
@@ -338,7 +344,7 @@ class Hosting:
 
     async def _bring_up(self, hosted: Hosted) -> None:
         """Creation: load the models for real; InService or Failed with what they said."""
-        self._go_live(hosted)
+        await self._go_live(hosted)
         failure = await _launch(hosted, warm=True)
         if failure is not None:
             await self._fail(hosted, *failure)
@@ -353,12 +359,15 @@ class Hosting:
 
         An instance that does not come up is tried again by its policy; the endpoint stays.
         """
-        self._go_live(hosted)
+        await self._go_live(hosted)
+        if hosted.record.status is Status.DELETING:
+            return
         for variant in hosted.live.values():
             variant.meter()
         failure = await _launch(hosted, warm=False)
         try:
-            await self.sandbox.open()
+            for runtime in {outcome.runtime for outcome in hosted.outcomes.values()}:
+                await self.sandbox.open(runtime)
         except EnvironmentFailed as failed:
             failure = failure or (next(iter(hosted.live.values())), failed)
         if failure is not None and failure[1].cause is not Cause.CLOSED:
@@ -385,17 +394,34 @@ class Hosting:
         self._hosted.pop(hosted.record.name, None)
         self.metrics.forget(hosted.record.name)
 
-    def _go_live(self, hosted: Hosted) -> None:
+    async def _go_live(self, hosted: Hosted) -> None:
+        """Settle what each variant runs on, and host them all, unless the endpoint has been deleted
+        meanwhile. Does not wait where TensorFlow is to run everything."""
+        name = hosted.record.name
         for variant in hosted.config.variants:
-            hosted.live[variant.name] = self._live(hosted.record.name, variant)
+            hosted.outcomes[variant.name] = await self._outcome(name, variant)
+        if hosted.record.status is not Status.DELETING:
+            for variant in hosted.config.variants:
+                outcome = hosted.outcomes[variant.name]
+                hosted.live[variant.name] = self._live(name, variant, outcome)
 
-    def _live(self, endpoint: str, variant: Variant) -> LiveVariant:
+    async def _outcome(self, endpoint: str, variant: Variant) -> Outcome:
+        model = self._registry.models[variant.model]
+        if personas.runtime(self.config, model.variables) is Runtime.TENSORFLOW:
+            return Outcome()
+        outcome = await self._conversions.of(Path(model.directory))
+        if outcome.runtime is Runtime.TENSORFLOW:
+            log.warning("%s/%s stays on TensorFlow: %s", endpoint, variant.name, outcome.note)
+        return outcome
+
+    def _live(self, endpoint: str, variant: Variant, outcome: Outcome) -> LiveVariant:
         model = self._registry.models[variant.model]
         place = faults.Place(self.config.region, self.config.account, endpoint, variant.name)
         persona = personas.host(self.config, variant, model)
         spec = Spec(
             label=endpoint,
             model_dir=Path(model.directory),
+            conversion=outcome.directory,
             memory_bytes=persona.memory_bytes,
             warm_up=persona.warm_up,
             batch=persona.batch,
@@ -466,6 +492,10 @@ def _not_in_service(hosted: Hosted, account: str) -> InvocationError:
     if serverless and record.status is Status.CREATING:
         return ModelNotReadyException(
             f"The endpoint {record.name} is still being provisioned; try again in a moment."
+        )
+    if record.status is Status.IN_SERVICE:
+        return ModelNotReadyException(
+            f"The endpoint {record.name} is coming back after a restart; try again in a moment."
         )
     text = f"Endpoint {record.name} of account {account} is not in service: {record.status.value}."
     return ValidationError(f"{text} {record.failure_reason}".strip())

@@ -5,18 +5,20 @@ A new persona is a policy of its own, a member of `core.Persona`, and a row of t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from emulator import catalogue
 from emulator.config import Config
-from emulator.core import SECOND, Persona, Policy
+from emulator.core import SECOND, Persona, Policy, Runtime
 from emulator.endpoints import Model, Variant
+from emulator.errors import ValidationException
 from emulator.realtime import RealTimePolicy, RealTimeRules
 from emulator.serverless import ServerlessPolicy, ServerlessRules
 
 WORKERS_VARIABLE = "SAGEMAKER_MODEL_SERVER_WORKERS"  # the inference toolkit's own
 MAX_WORKERS = 64
+RUNTIME_VARIABLE = "LUKEWARM_RUNTIME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,16 @@ class Hosted:
 def host(config: Config, variant: Variant, model: Model) -> Hosted:
     """The hosting of one variant, with a policy of its own."""
     return _PERSONAS[variant.persona](config, variant, model)
+
+
+def runtime(config: Config, variables: Mapping[str, str]) -> Runtime:
+    """What is to run a model with these variables. Raises ValidationException."""
+    asked = variables.get(RUNTIME_VARIABLE, config.runtime)
+    if asked not in set(Runtime):
+        raise ValidationException(
+            f"The variable {RUNTIME_VARIABLE} is {asked!r}; it is one of {', '.join(Runtime)}."
+        )
+    return Runtime(asked)
 
 
 def _realtime(config: Config, variant: Variant, model: Model) -> Hosted:

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from emulator.clock import iso
+from emulator.conversions import Outcome
 from emulator.core import SECOND
 from emulator.endpoints import (
     MAX_CONCURRENCY,
@@ -68,6 +69,10 @@ class VariantView(BaseModel):
     model: str
     source: str
     weight: float
+    runtime: str | None = Field(
+        None, description="What runs the model; None while that is being settled."
+    )
+    runtime_note: str = Field("", description="How LiteRT's model was made, or why it was not.")
     memory_mb: int | None = None
     max_concurrency: int | None = None
     provisioned_concurrency: int | None = None
@@ -239,7 +244,10 @@ def endpoint_view(
         created=iso(record.created),
         modified=iso(record.modified),
         in_flight=sum(variant.in_flight for variant in live),
-        variants=[_variant_view(hosting, variant) for variant in hosted.config.variants],
+        variants=[
+            _variant_view(hosting, variant, hosted.outcomes.get(variant.name))
+            for variant in hosted.config.variants
+        ],
         environments=[
             _environment_view(hosting, variant, one, used)
             for variant in live
@@ -270,12 +278,14 @@ def _environment_view(
     )
 
 
-def _variant_view(hosting: Hosting, variant: Variant) -> VariantView:
+def _variant_view(hosting: Hosting, variant: Variant, outcome: Outcome | None) -> VariantView:
     view = VariantView(
         name=variant.name,
         model=variant.model,
         source=hosting.model_source(variant.model),
         weight=variant.weight,
+        runtime=outcome.runtime.value if outcome else None,
+        runtime_note=outcome.note if outcome else "",
     )
     if variant.serverless:
         view.memory_mb = variant.serverless.memory_mb

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,18 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.model_dir.is_dir():
         parser.error(f"{options.model_dir} is not a directory.")
     described = convert(options.model_dir, options.out)
-    print(sentence(described))
-    return 1 if described["refused"] else 0
-
-
-def sentence(described: Mapping[str, Any]) -> str:
-    """What `conversion.json` says, in words."""
-    if described["refused"]:
-        return str(described["refused"])
-    return (
-        f"Converted by TensorFlow {described['tensorflow']}; LiteRT's answers differ by "
-        f"{described['difference']:.1e} at most."
-    )
+    print(described["note"])
+    return 0 if described["converted"] else 1
 
 
 def convert(model_dir: Path, out: Path) -> dict[str, Any]:
@@ -76,18 +66,19 @@ def description(model_dir: Path, target: Path) -> dict[str, Any]:
         "content": digest(model_dir),
         "tensorflow": version("tensorflow"),
         "litert": version(litert.PACKAGE),
-        "refused": "",
-        "difference": 0.0,
-        "models": [],
     }
     try:
-        described["models"] = models = list(converted(model_dir, target))
+        models = list(converted(model_dir, target))
     except (NotConverted, ModelLoadError) as refusal:
         for file in target.glob("*.tflite"):
             file.unlink()
-        return described | {"refused": str(refusal)}
-    differences = [each["difference"] for one in models for each in one["signatures"]]
-    return described | {"difference": max(differences)}
+        return described | {"converted": False, "note": str(refusal), "models": []}
+    difference = max(each["difference"] for one in models for each in one["signatures"])
+    note = (
+        f"Converted by TensorFlow {described['tensorflow']}; LiteRT's answers differ by "
+        f"{difference:.1e} at most."
+    )
+    return described | {"converted": True, "note": note, "models": models}
 
 
 def converted(model_dir: Path, target: Path) -> Iterator[dict[str, Any]]:

@@ -101,7 +101,7 @@ def train(dataset: data.Dataset, options: argparse.Namespace) -> float:
     save(model, options.model_dir)
     print(f"test accuracy: {accuracy:.4f}; saved in {options.model_dir}")
     if options.litert:
-        print(convert.sentence(convert.convert(options.model_dir, options.litert)))
+        print(convert.convert(options.model_dir, options.litert)["note"])
     return accuracy
 
 

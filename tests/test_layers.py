@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("emulator.credentials", "emulator.inflight"),
     (
+        "emulator.conversions",
         "emulator.journal",
         "emulator.live",
         "emulator.metrics",

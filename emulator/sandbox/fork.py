@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from emulator.core import Cause
+from emulator.core import Cause, Runtime
 from emulator.sandbox.crew import Crew
 from emulator.sandbox.environment import WorkerEnvironment
 from emulator.sandbox.forking import Zygote
@@ -25,10 +25,10 @@ class ForkSandbox:
     def __init__(self, scratch: Path | None = None) -> None:
         self._scratch = Scratch(scratch)
         self._crew = Crew(self._scratch)
-        self._lines: dict[str, Line] = {}
+        self._lines: dict[Runtime, Line] = {}
         self._closed = False
 
-    async def open(self, runtime: str = "tensorflow") -> None:
+    async def open(self, runtime: Runtime = Runtime.TENSORFLOW) -> None:
         """Wait until a zygote has imported the runtime. Raises EnvironmentFailed (LOAD_FAILED)."""
         await self._zygote(runtime)
 
@@ -51,7 +51,7 @@ class ForkSandbox:
         await asyncio.gather(*(line.close() for line in self._lines.values()))
         await self._scratch.close()
 
-    async def _zygote(self, runtime: str) -> Zygote:
+    async def _zygote(self, runtime: Runtime) -> Zygote:
         if self._closed:
             raise EnvironmentFailed(Cause.CLOSED, "The sandbox is closed.")
         if runtime not in self._lines:

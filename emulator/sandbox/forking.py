@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from emulator.core import Cause
+from emulator.core import Cause, Runtime
 from emulator.sandbox import control as wire
 from emulator.sandbox.logs import LogPipe
 from emulator.sandbox.processes import Child, ending
@@ -27,7 +27,7 @@ EXIT_PATIENCE_S = 5.0
 class Zygote:
     """A zygote process as the server sees it. `on_lost` is called if it dies after it was up."""
 
-    def __init__(self, home: Path, runtime: str, on_lost: Callable[[], None]) -> None:
+    def __init__(self, home: Path, runtime: Runtime, on_lost: Callable[[], None]) -> None:
         self.lost = False
         self._loop = asyncio.get_running_loop()
         self._on_lost = on_lost

@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from emulator.core import Cause
+from emulator.core import Cause, Runtime
 from emulator.sandbox import worker
 from emulator.sandbox.crew import Crew
 from emulator.sandbox.environment import WorkerEnvironment
@@ -35,7 +35,7 @@ class InlineSandbox:
         self._crew = Crew()  # a thread has no working directory and no HOME of its own
         self._closed = False
 
-    async def open(self, runtime: str = "tensorflow") -> None:
+    async def open(self, runtime: Runtime = Runtime.TENSORFLOW) -> None:
         """Nothing to do: the first start imports the runtime."""
 
     async def start(self, spec: Spec) -> WorkerEnvironment:

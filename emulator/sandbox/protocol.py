@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from emulator.core import Cause
+from emulator.core import Cause, Runtime
 
 
 class EnvironmentFailed(Exception):
@@ -59,9 +59,9 @@ class Spec:
     log: Callable[[str], None] | None = None
 
     @property
-    def runtime(self) -> str:
-        """`tensorflow` or `litert`: what the environment has to import."""
-        return "litert" if self.conversion else "tensorflow"
+    def runtime(self) -> Runtime:
+        """What the environment has to import."""
+        return Runtime.LITERT if self.conversion else Runtime.TENSORFLOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class Sandbox(Protocol):
     @property
     def name(self) -> str: ...
 
-    async def open(self, runtime: str = "tensorflow") -> None:
+    async def open(self, runtime: Runtime = Runtime.TENSORFLOW) -> None:
         """Get ready to start environments of that runtime (a zygote imports it). Safe to call
         twice."""
 

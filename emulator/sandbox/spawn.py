@@ -8,7 +8,7 @@ import socket
 import time
 from pathlib import Path
 
-from emulator.core import Cause
+from emulator.core import Cause, Runtime
 from emulator.sandbox.crew import Crew
 from emulator.sandbox.environment import WorkerEnvironment
 from emulator.sandbox.processes import Child
@@ -27,7 +27,7 @@ class SpawnSandbox:
         self._crew = Crew(self._scratch)
         self._closed = False
 
-    async def open(self, runtime: str = "tensorflow") -> None:
+    async def open(self, runtime: Runtime = Runtime.TENSORFLOW) -> None:
         """Nothing to do: every process imports the runtime itself."""
 
     async def start(self, spec: Spec) -> WorkerEnvironment:

@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from emulator.core import MIB
+from emulator.core import MIB, Runtime
 from emulator.sandbox.backends import create
 from emulator.sandbox.protocol import Invocation, Sandbox, Spec
 from tests.sandbox.conftest import CONVERSION, FASHION, Run
@@ -40,7 +40,7 @@ def unused(request: pytest.FixtureRequest, run: Run) -> Iterator[Sandbox]:
 
 def test_litert_alone_starts_nothing_of_tensorflow(run: Run, unused: Sandbox) -> None:
     async def life() -> None:
-        await unused.open("litert")
+        await unused.open(Runtime.LITERT)
         environment = await unused.start(LIGHT)
         (reply,) = await environment.invoke([ASKED])
         (scores,) = orjson.loads(reply.body)["predictions"]
