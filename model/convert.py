@@ -156,6 +156,8 @@ def complaint(fault: Exception) -> str:
     text = str(fault)
     if missing := re.search(r"(?:TF Select|Custom) ops: (\w+(?:, \w+)*)", text):
         return f"LiteRT has no {missing[1]}."
+    if refused := re.search(r"'tf\.(\w+)' op (.+)", text):
+        return f"its operation {refused[1]} {refused[2].rstrip('.')}."
     return " ".join(text.split())[:200] or type(fault).__name__
 
 

@@ -180,6 +180,12 @@ def noisy(x: Any) -> Any:
     return {"y": x + tf.random.normal([3])}
 
 
+def mapped(x: Any) -> Any:
+    import tensorflow as tf
+
+    return {"y": tf.map_fn(lambda row: row * 2, x)}
+
+
 def measured(s: Any) -> Any:
     import tensorflow as tf
 
@@ -191,13 +197,18 @@ def measured(s: Any) -> Any:
     [
         (measured, {"s": ("string", (None,))}, "does not convert: LiteRT has no StringLength."),
         (
+            mapped,
+            {"x": ("float32", (None, 3))},
+            "does not convert: its operation TensorListReserve ",
+        ),
+        (
             noisy,
             {"x": ("float32", (None, 3))},
             r"largest difference is \d.*, and 0.0001 is allowed",
         ),
         (lambda x: {"y": x * 2}, {"x": ("float32", None)}, "any number of axes"),
     ],
-    ids=["operation", "difference", "axes"],
+    ids=["operation", "loop", "difference", "axes"],
 )
 def test_a_model_that_stays_with_tensorflow_says_why(
     function: Any,

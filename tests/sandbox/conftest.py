@@ -84,7 +84,7 @@ def chosen(request: pytest.FixtureRequest) -> Sandbox:
     return Light(backend) if runtime else backend
 
 
-@pytest.fixture(params=["fork", "spawn", "inline", "fork-litert", "spawn-litert"])
+@pytest.fixture(params=["fork", "spawn", "inline", "fork-litert", "spawn-litert", "inline-litert"])
 def sandbox(request: pytest.FixtureRequest) -> Sandbox:
     """Every backend in turn, and every runtime."""
     return chosen(request)
