@@ -159,6 +159,7 @@ def test_no_converter_outlives_its_server_and_the_next_one_goes_on(
         assert running.endpoint("mine")["variants"][0]["runtime"] is None
         running.stop(how)
         until(lambda: not alive(pid), "the converter ends")
+        assert not list((running.state / "conversions").glob("*/conversion.json"))  # nor finished
         if how is signal.SIGTERM:
             return
         running.start()
