@@ -7,9 +7,10 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
+MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev serve test crash lint bench peers train clean
+.PHONY: help install dev serve test crash lint bench peers soak train clean
 
 help:  ## list what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -55,6 +56,9 @@ bench: dev  ## run the benchmarks: a table, and JSON in benchmarks/results
 	@$(MAKE) --no-print-directory peers || \
 	  echo "The peers cannot be installed; what compares with them is not measured."
 	$(BIN)/python -m benchmarks
+
+soak: dev  ## ten minutes of mixed load, checked for leaks (MINUTES=2 for two)
+	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
 train: install  ## train the Fashion-MNIST model on the real data into ./trained
 	$(BIN)/python -m model.train --model-dir trained --litert trained-litert

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -63,10 +64,12 @@ def _post(running: Running, bodies: list[Path], calls: int) -> tuple[int, int]:
 def _settled(running: Running, like: Held | None = None) -> Held:
     """What is held when nothing is in flight any more, at the latest after SETTLE_S.
 
-    The rest of the server is asked first, so that its threads are there from the start.
+    The rest of the server is asked much at once first, so that its pools of threads, which have a
+    largest size, have it from the start.
     """
-    for path in ("/ping", "/billing", "/metrics", "/_emulator/invocations") * 5:
-        running.client.get(path).raise_for_status()
+    paths = ("/billing", "/metrics", "/_emulator/invocations", "/_emulator/endpoints") * 20
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(running.client.get, paths))
     end = time.monotonic() + SETTLE_S
     while True:
         now = held(running.process.pid)

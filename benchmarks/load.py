@@ -17,9 +17,8 @@ from statistics import median
 import numpy as np
 
 from benchmarks import wrk
-from benchmarks.measure import ROOT, Figure, NotMeasured, Running, server
+from benchmarks.measure import ROOT, Figure, NotMeasured, Running, knows, server
 from benchmarks.peers.serving import LITSERVE, MLSERVER, Peer, Settings, serving
-from emulator import config
 
 ENDPOINT = "fashion-mnist-realtime"
 CONNECTIONS = {8: 3.0, 64: 10.0}  # and how many times the better peer ours should be
@@ -58,7 +57,7 @@ def figures() -> list[Figure]:
         running.wait("/ping")
         ours = Turns(running.invocations(ENDPOINT), image, "ours")
         lite = None
-        if any(setting.name == "runtime" for setting in config.TABLE):
+        if knows("runtime"):
             lighter = stack.enter_context(server(EMULATOR_RUNTIME="litert"))
             lighter.wait("/ping")
             lite = Turns(lighter.invocations(ENDPOINT), image, "ours with LiteRT")

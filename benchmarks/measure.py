@@ -10,13 +10,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
 import httpx
+
+from emulator import config
 
 ROOT = Path(__file__).resolve().parent.parent
 SNEAKER = (ROOT / "model" / "artifacts" / "sneaker.json").read_bytes()
@@ -62,6 +64,11 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         "tensorflow": version("tensorflow"),
     }
+
+
+def knows(setting: str) -> bool:
+    """Whether there is a setting of that name."""
+    return any(one.name == setting for one in config.TABLE)
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -127,15 +134,18 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(**settings: str) -> Iterator[Running]:
-    """A server as a user starts it, with a state of its own, ended at the end of the block."""
+def server(log: Path | None = None, **settings: str) -> Iterator[Running]:
+    """A server as a user starts it, with a state of its own, ended at the end of the block.
+
+    What it says goes to `log`, or where this process's output goes.
+    """
     port = free_port()
     with (
         tempfile.TemporaryDirectory() as state,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S) as client,
     ):
         begin = time.perf_counter()
-        running = _start(Path(state), port, settings)
+        running = _start(Path(state), port, settings, log)
         try:
             yield Running(running, client, begin, Path(state))
         finally:
@@ -143,11 +153,17 @@ def server(**settings: str) -> Iterator[Running]:
             running.wait(60)
 
 
-def _start(state: Path, port: int, settings: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _start(
+    state: Path, port: int, settings: Mapping[str, str], log: Path | None
+) -> subprocess.Popen[bytes]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("EMULATOR_")}
     command = [sys.executable, "-m", "uvicorn", "emulator.app:app", "--port", str(port)]
-    return subprocess.Popen(
-        [*command, "--log-level", "warning"],
-        cwd=ROOT,
-        env=kept | {"EMULATOR_STATE_DIR": str(state), "EMULATOR_LOG_LEVEL": "warning", **settings},
-    )
+    with log.open("ab") if log else nullcontext() as out:
+        return subprocess.Popen(
+            [*command, "--log-level", "warning"],
+            cwd=ROOT,
+            env=kept
+            | {"EMULATOR_STATE_DIR": str(state), "EMULATOR_LOG_LEVEL": "warning", **settings},
+            stdout=out,
+            stderr=out,
+        )
