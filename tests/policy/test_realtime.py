@@ -196,6 +196,16 @@ def test_a_batch_of_one_gives_one_at_a_time() -> None:
     assert one.done(1, 1) == [Assign(2, 1)]
 
 
+def test_what_queued_for_a_dead_instance_is_given_to_one_that_is_idle() -> None:
+    two = RealTimePolicy(RealTimeRules(2, routing=Routing.LEAST_OUTSTANDING_REQUESTS))
+    two.launch(0, warm=True)
+    two.ready(0, 1)
+    two.ready(0, 2)
+    assert two.arrive(0, 1, 2, 3) == [Assign(1, 1), Assign(2, 2)]
+    assert two.done(1, 2) == []
+    assert two.broken(2, 1, Cause.DIED) == [Reject(1, Cause.DIED), Start(3), Assign(3, 2)]
+
+
 def test_an_instance_that_does_not_start_in_time_is_stopped_and_tried_again() -> None:
     one = RealTimePolicy(RealTimeRules(1))
     one.launch(0, warm=True)
