@@ -57,7 +57,7 @@ class Server:
         self.prices = catalogue.price_table(config.region)
         self.state = StateDirectory(config.state_dir)
         try:
-            sandbox = backends.create(_backend(config), self.state.scratch)
+            sandbox = backends.create(_backend(config), self.state.scratch, config.isolation)
             self.ledger = Ledger.open(self.state.ledger)
             self.clock = self._clock()
         except Exception:

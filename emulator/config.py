@@ -159,6 +159,13 @@ TABLE: tuple[Setting, ...] = (
         "What runs models: `tensorflow`, or `litert` for those that can be converted.",
     ),
     Setting(
+        "isolation",
+        "full",
+        _one_of("full", "files", "off"),
+        "What environments are kept from, as far as the kernel allows: `full` is the network and"
+        " writing outside of their scratch folder, `files` leaves the network open.",
+    ),
+    Setting(
         "keep_warm_s",
         "600",
         _keep_warm,
@@ -302,6 +309,7 @@ class Config:
     clock: str
     sandbox: str
     runtime: str
+    isolation: str
     keep_warm_s: tuple[float, float]
     cold_start: str
     seed: int

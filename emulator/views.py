@@ -46,6 +46,16 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class IsolationView(BaseModel):
+    """What the kernel keeps an environment from; see docs/fidelity.md."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    network: str = Field(description='"none" or "open".')
+    files: str = Field(description='"read-only" for all but its scratch folder, or "open".')
+    signals: str = Field(description='"own" if it reaches no process but its own, or "open".')
+
+
 class EnvironmentView(BaseModel):
     """One execution environment: a process of this machine."""
 
@@ -54,6 +64,7 @@ class EnvironmentView(BaseModel):
     state: Literal["starting", "idle", "busy"]
     pid: int | None = Field(description="None while it starts.")
     provisioned: bool
+    isolation: IsolationView | None = Field(description="None while it starts.")
     memory_bytes: int = Field(description="What it would need alone: runtime and private pages.")
     private_bytes: int = Field(description="What it adds to this machine.")
     invocations: int
@@ -267,6 +278,7 @@ def _environment_view(
         state=live.state,
         pid=running.pid if running else None,
         provisioned=live.provisioned,
+        isolation=IsolationView.model_validate(running.isolation) if running else None,
         memory_bytes=stats.footprint_bytes if stats else 0,
         private_bytes=stats.private_bytes if stats else 0,
         invocations=live.served,

@@ -23,7 +23,15 @@ from model.binding import bound
 from model.compiling import compiled
 from model.decoding import Layout, Query, decode, from_json
 from model.encoding import chosen, encode
-from model.messages import JSON, ModelLoadError, Refused, Request, Response, error
+from model.messages import (
+    JSON,
+    ModelLoadError,
+    Refused,
+    Request,
+    Response,
+    Surroundings,
+    error,
+)
 from model.rest import Loopback, Route
 from model.signatures import DEFAULT_SIGNATURE, Array, Servable, Signature
 
@@ -32,6 +40,7 @@ __all__ = [
     "ModelLoadError",
     "Request",
     "Response",
+    "Surroundings",
     "import_runtime",
     "load",
 ]
@@ -50,7 +59,10 @@ def import_runtime(name: str = "tensorflow") -> None:
 
 
 def load(
-    model_dir: Path, variables: Mapping[str, str], conversion: Path | None = None
+    model_dir: Path,
+    variables: Mapping[str, str],
+    conversion: Path | None = None,
+    surroundings: Surroundings = Surroundings(),  # noqa: B008 - it is frozen
 ) -> Container:
     """The container of an unpacked model archive, loaded and ready to answer.
 
@@ -70,7 +82,7 @@ def load(
         raise ModelLoadError(
             f"{DEFAULT_MODEL} is {default!r}, but the archive has {', '.join(models)}."
         )
-    return Container(models, default, handlers.find(model_dir))
+    return Container(models, default, handlers.find(model_dir), surroundings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +105,22 @@ class Container:
     """
 
     def __init__(
-        self, models: Mapping[str, Servable], default: str, script: handlers.Script | None = None
+        self,
+        models: Mapping[str, Servable],
+        default: str,
+        script: handlers.Script | None = None,
+        surroundings: Surroundings = Surroundings(),  # noqa: B008 - it is frozen
     ) -> None:
         self.together = 1
         self._models = dict(models)
         self._default = default
         self._script = script
         # Only a `handler` posts to TensorFlow Serving by itself; nobody else needs the port.
-        self._loopback = Loopback(self.predict) if script and script.handler else None
+        posts = bool(script and script.handler)
+        self._loopback = Loopback(self.predict, surroundings.rest_port) if posts else None
+        if surroundings.rest_port and not posts:
+            surroundings.rest_port.close()
+        self._hint = surroundings.hint
 
     def handle(self, request: Request) -> Response:
         """Answer one POST to /invocations. Never raises: what goes wrong is a 4xx or 5xx answer
@@ -161,7 +181,12 @@ class Container:
             return answered(self._question(request))
         route = self._route(request.custom_attributes)
         context = handlers.context(request, route, self._loopback)
-        return self._script.answer(request, context, lambda body: self.predict(route, body))
+        try:
+            return self._script.answer(request, context, lambda body: self.predict(route, body))
+        except Exception as fault:
+            if said := self._hint(fault):
+                print(said, file=sys.stderr)
+            raise
 
     def _question(self, request: Request) -> Question:
         model = self._asked(self._route(request.custom_attributes))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import orjson
@@ -27,6 +29,15 @@ class Response:
     content_type: str
     body: bytes
     custom_attributes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the host gives the container: a listening socket for TensorFlow Serving's REST port, if
+    it must be that one, and a sentence on what the host may have to do with an error."""
+
+    rest_port: socket.socket | None = None
+    hint: Callable[[BaseException], str] = lambda error: ""
 
 
 class ModelLoadError(Exception):

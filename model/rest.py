@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,12 +39,17 @@ Predict = Callable[[Route, bytes], Response]
 
 
 class Loopback:
-    """An HTTP server at a free port of 127.0.0.1, in daemon threads, answering by `predict`."""
+    """An HTTP server at `listener` or else a free port of 127.0.0.1, in daemon threads, answering
+    by `predict`."""
 
-    def __init__(self, predict: Predict) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler_class(predict))
+    def __init__(self, predict: Predict, listener: socket.socket | None = None) -> None:
+        listener = listener or socket.create_server(("127.0.0.1", 0))
+        address = listener.getsockname()
+        self._server = ThreadingHTTPServer(address, handler_class(predict), False)
+        self._server.socket.close()
+        self._server.socket = listener
         self._server.daemon_threads = True
-        self.port = int(self._server.server_address[1])
+        self.port = int(address[1])
         threading.Thread(
             target=self._server.serve_forever, name="tensorflow-serving-rest", daemon=True
         ).start()

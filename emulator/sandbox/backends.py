@@ -11,7 +11,7 @@ from emulator.sandbox.inline import InlineSandbox
 from emulator.sandbox.protocol import Sandbox
 from emulator.sandbox.spawn import SpawnSandbox
 
-BACKENDS: dict[str, Callable[[Path | None], Sandbox]] = {
+BACKENDS: dict[str, Callable[[Path | None, str], Sandbox]] = {
     "fork": ForkSandbox,
     "spawn": SpawnSandbox,
     "inline": InlineSandbox,
@@ -23,9 +23,10 @@ def default_backend() -> str:
     return "fork" if sys.platform == "linux" else "spawn"
 
 
-def create(name: str, scratch: Path | None = None) -> Sandbox:
+def create(name: str, scratch: Path | None = None, isolation: str = "full") -> Sandbox:
     """A backend that has not been opened yet. `scratch` is the directory, for it alone, of its
-    environments' scratch folders; None for one among the system's temporary files.
+    environments' scratch folders; None for one among the system's temporary files. `isolation` is
+    the setting of that name.
 
     Raises ValueError for a backend that does not exist or cannot work here.
     """
@@ -33,4 +34,4 @@ def create(name: str, scratch: Path | None = None) -> Sandbox:
         raise ValueError(f"There is no sandbox {name!r}: choose one of {', '.join(BACKENDS)}.")
     if name == "fork" and sys.platform != "linux":
         raise ValueError("The sandbox 'fork' needs Linux: choose 'spawn'.")
-    return BACKENDS[name](scratch)
+    return BACKENDS[name](scratch, isolation)

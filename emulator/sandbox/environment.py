@@ -21,6 +21,7 @@ from emulator.sandbox.processes import Process
 from emulator.sandbox.protocol import (
     EnvironmentFailed,
     Invocation,
+    Isolation,
     Reply,
     Setup,
     Spec,
@@ -59,6 +60,7 @@ class WorkerEnvironment:
         self._measuring = False
         self._silent = False
         self.together = 1
+        self.isolation = Isolation()
 
     @property
     def pid(self) -> int:
@@ -184,6 +186,7 @@ class WorkerEnvironment:
         if self._noted(meta):
             self._watch.discard(self)
             self.together = meta["together"]
+            self.isolation = Isolation(**meta["isolation"])
             self._ready.set_result(Setup(meta["runtime_ns"], meta["load_ns"]))
 
     def _answered(self, frame: Frame) -> None:

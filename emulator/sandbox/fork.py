@@ -22,8 +22,9 @@ class ForkSandbox:
 
     name = "fork"
 
-    def __init__(self, scratch: Path | None = None) -> None:
+    def __init__(self, scratch: Path | None = None, isolation: str = "full") -> None:
         self._scratch = Scratch(scratch)
+        self._isolation = isolation
         self._crew = Crew(self._scratch)
         self._lines: dict[Runtime, Line] = {}
         self._closed = False
@@ -55,8 +56,8 @@ class ForkSandbox:
         if self._closed:
             raise EnvironmentFailed(Cause.CLOSED, "The sandbox is closed.")
         if runtime not in self._lines:
-            home = self._scratch.path
-            self._lines[runtime] = Line(lambda on_lost: Zygote(home, runtime, on_lost))
+            home, isolation = self._scratch.path, self._isolation
+            self._lines[runtime] = Line(lambda lost: Zygote(home, runtime, isolation, lost))
         return await self._lines[runtime].zygote()
 
 

@@ -27,7 +27,9 @@ EXIT_PATIENCE_S = 5.0
 class Zygote:
     """A zygote process as the server sees it. `on_lost` is called if it dies after it was up."""
 
-    def __init__(self, home: Path, runtime: Runtime, on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self, home: Path, runtime: Runtime, isolation: str, on_lost: Callable[[], None]
+    ) -> None:
         self.lost = False
         self._loop = asyncio.get_running_loop()
         self._on_lost = on_lost
@@ -40,7 +42,7 @@ class Zygote:
         self._control, theirs = wire.pair()
         output, log = os.pipe()
         self._log = LogPipe(output, None)
-        arguments = [str(theirs.fileno()), str(os.getpid()), runtime]
+        arguments = [str(theirs.fileno()), str(os.getpid()), runtime, isolation]
         try:
             self._child = Child(
                 "emulator.sandbox.zygote",

@@ -31,7 +31,7 @@ class InlineSandbox:
 
     name = "inline"
 
-    def __init__(self, scratch: Path | None = None) -> None:
+    def __init__(self, scratch: Path | None = None, isolation: str = "off") -> None:
         self._crew = Crew()  # a thread has no working directory and no HOME of its own
         self._closed = False
 
@@ -77,7 +77,7 @@ class WorkerThread:
     def _run(self, before: Mapping[str, str | None]) -> None:
         try:
             with self._connection:
-                worker.serve(self._connection, shared=None)
+                worker.serve(self._connection, shared=None, enclosure=None)
         finally:
             _restore(before)
             if not self._loop.is_closed():

@@ -111,6 +111,19 @@ class Stats:
     private_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """What an environment is kept from, as the kernel has confirmed to it.
+
+    `network`: "none" or "open". `files`: "read-only" for all but its own scratch folder, a form of
+    that with an exception, or "open". `signals`: to its "own" processes alone, or "open".
+    """
+
+    network: str = "open"
+    files: str = "open"
+    signals: str = "open"
+
+
 class Environment(Protocol):
     """One started environment."""
 
@@ -119,6 +132,9 @@ class Environment(Protocol):
 
     @property
     def setup(self) -> Setup: ...
+
+    @property
+    def isolation(self) -> Isolation: ...
 
     @property
     def together(self) -> int:

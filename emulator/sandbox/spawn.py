@@ -22,8 +22,9 @@ class SpawnSandbox:
 
     name = "spawn"
 
-    def __init__(self, scratch: Path | None = None) -> None:
+    def __init__(self, scratch: Path | None = None, isolation: str = "full") -> None:
         self._scratch = Scratch(scratch)
+        self._isolation = isolation
         self._crew = Crew(self._scratch)
         self._closed = False
 
@@ -40,7 +41,7 @@ class SpawnSandbox:
 
         async def begin(connection: socket.socket, log: int) -> Child:
             descriptor = connection.fileno()
-            arguments = [str(descriptor), str(os.getpid())]
+            arguments = [str(descriptor), str(os.getpid()), self._isolation]
             module = "emulator.sandbox.worker"
             return Child(module, arguments, [descriptor], log, variables, home)
 

@@ -1,13 +1,12 @@
 """An environment from the inside: load one model, then answer invocations until the host hangs up.
 
-It imports nothing of the server but the frames and the footprint, so that a cold start carries no
-weight of ours. `serve` is the loop of every backend; `main` is the fresh process of `spawn`.
+It imports nothing of the server but frames, footprint and isolation, so that a cold start carries
+no weight of ours. `serve` is the loop of every backend; `main` is the fresh process of `spawn`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import gc
 import os
@@ -20,35 +19,40 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import orjson
 
+from emulator.sandbox import kernel
 from emulator.sandbox.footprint import Peak
 from emulator.sandbox.frames import Frame, FrameError, Kind, receive, send
+from emulator.sandbox.isolation import OPEN, Enclosure, hint
 
-PR_SET_PDEATHSIG = 1
 _FAULT = (500, "application/json", "")  # status, content type, custom attributes
 PAUSE_S = 0.05  # without a request, after which nobody is kept waiting by a closer look
 
 
 def main(arguments: list[str]) -> None:
-    """`python -m emulator.sandbox.worker <descriptor of the socket> <pid of the server>`"""
-    descriptor, parent = map(int, arguments)
+    """`python -m emulator.sandbox.worker <descriptor of the socket> <server's pid> <isolation>`"""
+    descriptor, parent = map(int, arguments[:2])
     die_with(parent, signal.SIGKILL)
     settle()
+    enclosure = Enclosure(arguments[2])
+    enclosure.enter(Path.cwd())
+    enclosure.seal(Path.cwd())
     with socket.socket(fileno=descriptor) as connection:
         connection.set_inheritable(False)
-        serve(connection, shared=None)
+        serve(connection, None, enclosure)
     leave()
 
 
 def die_with(parent: int, number: signal.Signals) -> None:
     """Ask for `number` when the parent dies, and end at once if that has happened already."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, int(number))
     if os.getppid() != parent:
         os._exit(1)
 
@@ -71,38 +75,47 @@ def leave() -> None:
     os._exit(0)
 
 
-def serve(connection: socket.socket, shared: int | None) -> None:
+def serve(connection: socket.socket, shared: int | None, enclosure: Enclosure | None) -> None:
     """Answer on `connection` until it is closed. `shared` is the zygote's resident set in bytes,
-    None where no pages are shared with one."""
+    None where no pages are shared with one; `enclosure` is None in a thread of the server."""
     try:
-        _serve(connection, shared)
+        _serve(connection, shared, enclosure)
     except (BrokenPipeError, ConnectionResetError):
         return  # the host hung up, which is how an environment is told to end
 
 
-def _serve(connection: socket.socket, shared: int | None) -> None:
+def _serve(connection: socket.socket, shared: int | None, enclosure: Enclosure | None) -> None:
     request = receive(connection)
     if request is None:
         return
-    if request.meta["scratch"] is not None:
-        _move_in(request.meta["scratch"])
+    isolation, rest_port = _move_in(request.meta, enclosure) if enclosure else (OPEN, None)
     peak = Peak(shared, request.meta["memory_bytes"])
     try:
-        container, inference, meta = _load(request.meta)
+        container, inference, meta = _load(request.meta, isolation, rest_port)
     except BaseException as error:  # noqa: BLE001 - sys.exit() in user code has to be told, too
         traceback.print_exc()
-        send(connection, Kind.FAILED, {"message": _sentence(error)})
+        message = f"{_sentence(error)} {hint(error, isolation)}".strip()
+        send(connection, Kind.FAILED, {"message": message})
         return
-    send(connection, Kind.READY, meta | _memory(peak))
+    send(connection, Kind.READY, meta | {"isolation": isolation} | _memory(peak))
     while (request := _next(connection, peak)) is not None:
         _answer(connection, container, inference, request, peak)
 
 
-def _move_in(scratch: str) -> None:
-    """Make the environment's own folder its working directory, and the place of all it writes."""
+def _move_in(
+    meta: dict[str, Any], enclosure: Enclosure
+) -> tuple[dict[str, str], socket.socket | None]:
+    """Make the environment's own folder its working directory and the place of all it writes, and
+    close the doors behind it. What is in force, and the one port that its code may connect to."""
+    scratch = meta["scratch"]
     os.chdir(scratch)
     os.environ.update(HOME=scratch, TMPDIR=scratch)
     tempfile.tempdir = None  # or a fork would go on with the zygote's
+    rest_port = None
+    if (Path(meta["model_dir"]) / "code" / "inference.py").is_file():
+        rest_port = socket.create_server(("127.0.0.1", 0))
+    port = rest_port.getsockname()[1] if rest_port else None
+    return enclosure.confine(Path(scratch), port), rest_port
 
 
 def _next(connection: socket.socket, peak: Peak) -> Frame | None:
@@ -120,7 +133,9 @@ def _readable(connection: socket.socket) -> bool:
     return bool(poller.poll(PAUSE_S * 1000))
 
 
-def _load(meta: dict[str, Any]) -> tuple[Any, ModuleType, dict[str, int]]:
+def _load(
+    meta: dict[str, Any], isolation: dict[str, str], rest_port: socket.socket | None
+) -> tuple[Any, ModuleType, dict[str, int]]:
     os.environ.update(meta["variables"])
     from model import inference
 
@@ -129,8 +144,10 @@ def _load(meta: dict[str, Any]) -> tuple[Any, ModuleType, dict[str, int]]:
     # The model's directory is read-only for a container, so its code leaves no __pycache__ there.
     sys.dont_write_bytecode = True
     begin = time.monotonic_ns()
+    surroundings = inference.Surroundings(rest_port, partial(hint, in_force=isolation))
+    model_dir = Path(meta["model_dir"])
     with _uncollected():
-        container = inference.load(Path(meta["model_dir"]), meta["variables"], conversion)
+        container = inference.load(model_dir, meta["variables"], conversion, surroundings)
         if meta["warm_up"]:
             container.warm_up(meta["batch"], meta["compiled"])
     setup = {

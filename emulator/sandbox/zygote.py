@@ -22,22 +22,27 @@ from typing import Any, NoReturn
 
 from emulator.sandbox import control as wire
 from emulator.sandbox.footprint import resident
+from emulator.sandbox.isolation import Enclosure
 from emulator.sandbox.worker import die_with, leave, serve, settle
 
 
 def main(arguments: list[str]) -> None:
-    """`python -m emulator.sandbox.zygote <descriptor of the socket> <server's pid> <runtime>`"""
+    """`python -m emulator.sandbox.zygote <descriptor of the socket> <server's pid> <runtime>
+    <isolation>`"""
     descriptor, parent = map(int, arguments[:2])
     die_with(parent, signal.SIGTERM)
     settle()
+    enclosure = Enclosure(arguments[3])
     with socket.socket(fileno=descriptor) as control:
         control.set_inheritable(False)
         try:
+            enclosure.enter(Path.cwd())
             _prepare(arguments[2])
+            enclosure.seal(Path.cwd())  # an import may write what it has compiled
         except BaseException as error:
             wire.send(control, {"kind": "broken", "message": f"{type(error).__name__}: {error}"})
             raise
-        Zygote(control).run()
+        Zygote(control, enclosure).run()
     leave()
 
 
@@ -56,8 +61,9 @@ def _prepare(runtime: str) -> None:
 class Zygote:
     """Forks on request and reports what becomes of its children."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, enclosure: Enclosure) -> None:
         self._control = control
+        self._enclosure = enclosure
         self._children: dict[int, int] = {}
         self._woken, self._wake = socket.socketpair()
 
@@ -110,7 +116,7 @@ class Zygote:
             wire.send(self._control, {"kind": "refused", "id": number, "message": str(error)})
         else:
             if pid == 0:
-                _become(zygote, connection, log, shared)
+                _become(zygote, connection, log, shared, self._enclosure)
             self._children[pid] = number
             self._announce(number, pid, shared)
         os.close(connection)
@@ -136,7 +142,7 @@ class Zygote:
                 wire.send(self._control, {"kind": "exited", "id": number, "code": code})
 
 
-def _become(zygote: int, connection: int, log: int, shared: int) -> NoReturn:
+def _become(zygote: int, connection: int, log: int, shared: int, enclosure: Enclosure) -> NoReturn:
     """Turn the fork into an environment: nothing of the zygote's is left but its memory."""
     try:
         signal.set_wakeup_fd(-1)
@@ -148,7 +154,7 @@ def _become(zygote: int, connection: int, log: int, shared: int) -> NoReturn:
         os.dup2(log, 2)
         _close_all_but(connection)
         _reseed()
-        serve(socket.socket(fileno=connection), shared)
+        serve(socket.socket(fileno=connection), shared, enclosure)
         leave()
     except BaseException:  # noqa: BLE001 - the zygote's own stack must never be unwound here
         traceback.print_exc()

@@ -141,7 +141,7 @@ COMMANDS = """
         names = [os.environ["HOME"], os.environ["TMPDIR"], os.getcwd(), tempfile.gettempdir()]
         return [os.path.realpath(name) for name in names]
     def do_session(_): return [os.getsid(0), os.getpgid(0), os.getcwd()]
-    def do_core(_): return resource.getrlimit(resource.RLIMIT_CORE)[0]
+    def do_core(_): return resource.getrlimit(resource.RLIMIT_CORE)
     def do_signals(_): return [signal.getsignal(s) == h for s, h in (
         (signal.SIGINT, signal.SIG_IGN), (signal.SIGTERM, signal.SIG_DFL),
         (signal.SIGCHLD, signal.SIG_DFL))]
