@@ -7,18 +7,22 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.load import REALTIME, SERVERLESS, Load, check_bill, rows
 from tests.servers import (
     ROOT,
     Server,
     alive,
     archive,
+    descendants,
     environment,
     failed_start,
     free_port,
@@ -28,7 +32,6 @@ from tests.servers import (
     uvicorn,
 )
 
-REALTIME, SERVERLESS = "fashion-mnist-realtime", "fashion-mnist-serverless"
 HOURS = "EUW3-Host:ml.t2.medium"
 
 
@@ -209,6 +212,28 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert f"cannot listen on 127.0.0.1:{port} (Address already in use)" in done.stderr
     assert "make serve PORT=8001" in done.stderr
+
+
+def gone(pids: list[int]) -> bool:
+    return not any(map(alive, pids))
+
+
+def test_an_end_under_load_answers_what_it_took_and_takes_no_more(tmp_path: Path) -> None:
+    load = Load()
+    with serving(tmp_path) as server:
+        for _ in range(2):
+            with load.on(server, [REALTIME, REALTIME, SERVERLESS, SERVERLESS], may_end=True):
+                load.wait(200, 50, "calls are answered")
+                pids = descendants(server.process.pid)
+                server.process.send_signal(signal.SIGTERM)
+                assert server.process.wait(30) in (0, -signal.SIGTERM)
+            until(partial(gone, pids), "no process is left", 5)
+            server.client.close()
+            server.start()
+            recorded = Counter(row["request_id"] for row in rows(server))
+            assert recorded == Counter(load.answers.keys())
+            assert load.statuses().keys() == {200}
+            check_bill(server)
 
 
 def test_a_stop_waits_for_the_grace_and_no_longer(tmp_path: Path) -> None:
