@@ -1,21 +1,43 @@
 """Models as people have them (a .keras file, a directory, an archive), made ready to load.
 
-Archives are somebody else's: only plain files and directories come out of one, only below the
-place given, and only as much as allowed. Nothing of a model is executed or parsed here.
+Nothing of a model is executed or parsed here. What cannot be served is told apart by names and
+first bytes, so that the answer says what to do instead.
 """
 
 from __future__ import annotations
 
-import lzma
+import os
 import shutil
-import tarfile
-import zlib
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from pathlib import Path
 
+from emulator.archives import MAX_DEPTH, MAX_MEMBERS, unpack
 from emulator.errors import SetupError
 
-MAX_MEMBERS = 20_000
-_CHUNK = 1 << 20
+ARCHIVES = (".tar.gz", ".tgz", ".tar")
+WAY_OUT = "save it as a .keras file or a SavedModel"
+PICKLE = f"a pickle, which runs code when it is read: {WAY_OUT}"
+PYTORCH = "a model of PyTorch: it needs TensorFlow's formats, a .keras file or a SavedModel"
+KERAS_2 = "Keras's older format: load it with Keras and save it as a .keras file"
+ARCHIVE = "another kind of archive: pack it with `tar -czf model.tar.gz`"
+
+# What is served by nobody here, by the end of its name and by how it begins.
+BY_SUFFIX = {
+    ".h5": KERAS_2, ".hdf5": KERAS_2,
+    ".pkl": PICKLE, ".pickle": PICKLE, ".joblib": PICKLE, ".dill": PICKLE,
+    ".pt": PYTORCH, ".pth": PYTORCH, ".safetensors": PYTORCH,
+    ".onnx": "a model of ONNX: it needs TensorFlow's formats, a .keras file or a SavedModel",
+    ".tflite": "converted already: give the model that it was made from, and set "
+               "EMULATOR_RUNTIME=litert to have it run by LiteRT",
+    ".pb": "a part of a SavedModel: give the directory that has <version>/saved_model.pb in it",
+    ".zip": ARCHIVE, ".bz2": ARCHIVE, ".xz": ARCHIVE, ".zst": ARCHIVE, ".7z": ARCHIVE,
+}  # fmt: skip
+KERAS_MAGIC = b"PK\x03\x04"
+BY_MAGIC = {
+    b"\x89HDF": KERAS_2,
+    **{b"\x80" + bytes([version]): PICKLE for version in range(2, 6)},
+    b"\x1f\x8b": "an archive: give it a name that ends in .tar.gz",
+}
 
 
 def prepare(source: Path, target: Path, limit_bytes: int) -> None:
@@ -30,6 +52,7 @@ def prepare(source: Path, target: Path, limit_bytes: int) -> None:
     try:
         part.mkdir(parents=True)
         _fill(source, part, limit_bytes)
+        _refuse_unserved(source, part)
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
     except OSError as error:
@@ -44,71 +67,74 @@ def _fill(source: Path, target: Path, limit_bytes: int) -> None:
         raise SetupError(f"There is no model at {source}.")
     if source.is_dir():
         _copy_directory(source, target, limit_bytes)
-    elif source.name.endswith((".tar.gz", ".tgz", ".tar")):
-        _unpack(source, target, limit_bytes)
+    elif not source.is_file():
+        raise SetupError(f"The model {source} is neither a file nor a directory.")
+    elif source.name.endswith(ARCHIVES):
+        unpack(source, target, limit_bytes)
     elif source.suffix == ".keras":
-        if source.stat().st_size > limit_bytes:
-            raise SetupError(f"The model {source} has more than {limit_bytes} bytes.")
-        shutil.copyfile(source, target / source.name)
+        _copy_keras(source, target, limit_bytes)
+    elif kind := BY_SUFFIX.get(source.suffix.lower()):
+        raise SetupError(f"The model {source} is {kind}.")
     else:
         raise SetupError(
             f"The model {source} is none of a .keras file, a directory, and a .tar.gz archive."
         )
 
 
+def _copy_keras(source: Path, target: Path, limit_bytes: int) -> None:
+    if source.stat().st_size > limit_bytes:
+        raise SetupError(f"The model {source} has more than {limit_bytes} bytes.")
+    with source.open("rb") as file:
+        begin = file.read(len(KERAS_MAGIC))
+    if begin != KERAS_MAGIC:
+        kinds = (kind for magic, kind in BY_MAGIC.items() if begin.startswith(magic))
+        kind = next(kinds, f"no .keras file, whatever its name: {WAY_OUT}")
+        raise SetupError(f"The model {source} is {kind}.")
+    shutil.copyfile(source, target / source.name)
+
+
 def _copy_directory(source: Path, target: Path, limit_bytes: int) -> None:
     size = 0
-    for path in sorted(source.rglob("*")):
-        if path.is_symlink():
-            raise SetupError(f"The model directory {source} holds a link, {path.name}; copy it in.")
-        place = target / path.relative_to(source)
-        if path.is_dir():
-            place.mkdir(parents=True, exist_ok=True)
-            continue
+    for number, path in enumerate(_files(source)):
+        if number >= MAX_MEMBERS:
+            raise SetupError(f"The model directory {source} has more than {MAX_MEMBERS} files.")
         size += path.stat().st_size
         if size > limit_bytes:
             raise SetupError(f"The model directory {source} has more than {limit_bytes} bytes.")
+        place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, place)
 
 
-def _unpack(source: Path, target: Path, limit_bytes: int) -> None:
-    left = limit_bytes
-    try:
-        with tarfile.open(source) as archive:
-            for number, member in enumerate(archive):
-                if number >= MAX_MEMBERS:
-                    raise SetupError(f"The archive {source} has more than {MAX_MEMBERS} members.")
-                left -= member.size
-                if left < 0:
-                    raise SetupError(
-                        f"The archive {source} unpacks to more than {limit_bytes} bytes."
-                    )
-                _unpack_member(archive, member, source, target)
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise SetupError(f"The archive {source} is not a readable .tar.gz: {error}.") from error
-    except OSError as error:
-        if isinstance(error, tarfile.ReadError) or "gzip" in str(error) or "CRC" in str(error):
-            raise SetupError(f"The archive {source} is damaged: {error}.") from error
-        raise
+def _files(directory: Path) -> Iterator[Path]:
+    """The files below it. Raises SetupError at a link, a device, or too deep a directory."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for folder, folders, files in os.walk(directory, onerror=fail):
+        here = Path(folder)
+        if len(here.relative_to(directory).parts) > MAX_DEPTH:
+            raise SetupError(f"The model directory {directory} is deeper than {MAX_DEPTH} levels.")
+        for path in (here / name for name in (*folders, *files)):
+            if path.is_symlink():
+                raise SetupError(
+                    f"The model directory {directory} holds a link, {path.name}; copy it in."
+                )
+        for path in (here / name for name in files):
+            if not path.is_file():
+                raise SetupError(
+                    f"The model directory {directory} holds {path.name}, which is no plain file."
+                )
+            yield path
 
 
-def _unpack_member(
-    archive: tarfile.TarFile, member: tarfile.TarInfo, source: Path, target: Path
-) -> None:
-    name = PurePosixPath(member.name)
-    if name.is_absolute() or ".." in name.parts or "\\" in member.name or "\0" in member.name:
-        raise SetupError(f"The archive {source} is refused: {member.name!r} points out of it.")
-    if not (member.isfile() or member.isdir()):
-        raise SetupError(
-            f"The archive {source} is refused: {member.name!r} is a link or a device, not a file."
-        )
-    place = target.joinpath(*name.parts)
-    if member.isdir():
-        place.mkdir(parents=True, exist_ok=True)
+def _refuse_unserved(source: Path, prepared: Path) -> None:
+    """Raises SetupError if there is a model in a form that is not served, and none that is."""
+    if any(prepared.glob("*.keras")) or any(prepared.rglob("saved_model.pb")):
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    content = archive.extractfile(member)
-    assert content is not None  # it is a file
-    with content, place.open("wb") as out:
-        shutil.copyfileobj(content, out, _CHUNK)
+    for file in sorted(prepared.rglob("*")):
+        where = file.relative_to(prepared)
+        kind = BY_SUFFIX.get(file.suffix.lower())
+        if kind and "code" not in where.parts:
+            raise SetupError(f"The model {source} holds {where}, which is {kind}.")

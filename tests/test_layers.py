@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("emulator.pool", "emulator.billing"),
     ("emulator.realtime", "emulator.serverless"),
     (
-        "emulator.artifacts",
+        "emulator.archives",
         "emulator.asgi",
         "emulator.auth",
         "emulator.catalogue",
@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.state",
         "emulator.workers",
     ),
-    ("emulator.credentials", "emulator.inflight"),
+    ("emulator.artifacts", "emulator.credentials", "emulator.inflight"),
     (
         "emulator.conversions",
         "emulator.journal",
