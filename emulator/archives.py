@@ -45,7 +45,7 @@ def unpack(source: Path, target: Path, limit_bytes: int) -> None:
         readable = cast("IO[bytes]", stream)  # of a file, tarfile asks for `read` alone here
         with tarfile.open(fileobj=readable, mode="r|", bufsize=BLOCK) as archive:
             for number, member in enumerate(archive):
-                archive.members.clear()  # or it would remember them all
+                archive.members.clear()  # type: ignore[attr-defined]  # it would remember them all
                 if number >= MAX_MEMBERS:
                     raise SetupError(f"The archive {source} has more than {MAX_MEMBERS} members.")
                 _refuse_unsafe(member, source)
