@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
+EXAMPLES ?= 100000
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
@@ -10,7 +11,7 @@ PEERS_STAMP := $(PEERS)/.installed
 MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev serve test crash lint bench peers soak train clean
+.PHONY: help install dev serve test crash fuzz lint bench peers soak train clean
 
 help:  ## list what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -39,6 +40,9 @@ test: dev  ## run the tests
 
 crash: dev  ## kill the server under load twenty times (make test: three times)
 	LUKEWARM_CRASH_ROUNDS=20 $(BIN)/python -m pytest tests/e2e/test_crash.py
+
+fuzz: dev  ## 100,000 hostile inputs (EXAMPLES=1000 for fewer; make test: 400)
+	LUKEWARM_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/fuzz --timeout 0 -o faulthandler_timeout=0
 
 lint: dev  ## ruff and mypy
 	$(BIN)/ruff check .

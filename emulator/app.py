@@ -19,6 +19,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 
 from emulator import catalogue, connections, documentation, rest, workers
 from emulator.asgi import Asgi, Receive, Scope, Send
@@ -145,6 +146,7 @@ class Server:
         api.include_router(rest.router(self.hosting))
         for kind in (ControlError, SetupError):
             api.add_exception_handler(kind, rest.answer_error)
+        api.add_exception_handler(HTTPException, rest.answer_http)
         api.add_exception_handler(RequestValidationError, rest.answer_invalid)
         api.add_exception_handler(sqlite3.Error, rest.answer_unwritable)
         return api

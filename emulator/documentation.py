@@ -39,6 +39,19 @@ _ERRORS = {
 }
 
 
+_TYPES = ("application/json", "application/jsonlines", "text/csv", "application/x-npy",
+          "application/x-npz")  # fmt: skip
+REST_ERRORS = {
+    400: "Refused: a rule of AWS's control plane, a quota, or a model that cannot be used",
+    401: "Neither signed nor with the token, where authentication is on",
+    403: "Not signed as it has to be, or sent by a web page from elsewhere",
+    404: "There is no endpoint of that name",
+    413: "The body is too large",
+    422: "The request has not the right form",
+    503: "The ledger cannot be used",
+}
+
+
 def api() -> FastAPI:
     """An empty application with the documentation pages."""
     application = FastAPIOffline(title="Lukewarm", description=purpose or "", version="0.1.0")
@@ -61,14 +74,17 @@ def _invocation() -> dict[str, Any]:
         {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
         for name, text in _REQUEST_HEADERS.items()
     ]
-    answers: dict[str, Any] = {status: {"description": text} for status, text in _ERRORS.items()}
+    answers: dict[str, Any] = {
+        status: {"description": text, "content": _content("text/plain", "application/json")}
+        for status, text in _ERRORS.items()
+    }
     answers["200"] = {
         "description": "The container's answer, byte for byte.",
         "headers": {
             name: {"description": text, "schema": {"type": "string"}}
             for name, text in _HEADERS.items()
         },
-        "content": {"application/json": {"schema": {}}},
+        "content": _content(*_TYPES, "*/*"),
     }
     example = {"instances": [[[0.0] * 28] * 28]}
     return {
@@ -76,6 +92,12 @@ def _invocation() -> dict[str, Any]:
         "summary": "InvokeEndpoint",
         "operationId": "InvokeEndpoint",
         "parameters": parameters,
-        "requestBody": {"content": {"application/json": {"schema": {}, "example": example}}},
+        "requestBody": {
+            "content": _content(*_TYPES) | {"application/json": {"schema": {}, "example": example}}
+        },
         "responses": answers,
     }
+
+
+def _content(*types: str) -> dict[str, Any]:
+    return {one: {"schema": {} if one.endswith("json") else {"type": "string"}} for one in types}

@@ -9,13 +9,14 @@ import asyncio
 import reprlib
 import sqlite3
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException
 
-from emulator import catalogue, dashboard
+from emulator import catalogue, dashboard, documentation
 from emulator.clock import VirtualClock, iso
 from emulator.core import SECOND
 from emulator.errors import NotFound, ValidationException
@@ -27,6 +28,7 @@ from emulator.views import (
     EndpointBody,
     EndpointsView,
     EndpointView,
+    ErrorView,
     EvictView,
     Instant,
     InvocationsView,
@@ -39,7 +41,18 @@ from emulator.views import (
 )
 
 LATEST_NS = 7_258_118_400 * SECOND  # the year 2200; the ledger's instants are 64-bit
+_BILL: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/html": {"schema": {"type": "string"}}}},
+}
 SETTLE_S = 30.0  # of real time, for everything that one advance has to wait for
+
+
+def _may(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The errors that a route answers, for its `responses`."""
+    return {
+        status: {"model": ErrorView, "description": documentation.REST_ERRORS[status]}
+        for status in statuses
+    }
 
 
 Name = Annotated[str, Query(max_length=63)]
@@ -49,13 +62,13 @@ Since = Annotated[Instant, Query(description="ISO 8601, or seconds since 1970.")
 
 def router(hosting: Hosting) -> APIRouter:
     """The routes of one server."""
-    routes = APIRouter()
+    routes = APIRouter(responses=_may(401, 403))
 
     @routes.get("/", include_in_schema=False)
     async def index() -> dict[str, str]:
         return {"name": "Lukewarm", "documentation": "/docs", "bill": "/billing"}
 
-    @routes.get("/ping", response_model=PingView, tags=["health"])
+    @routes.get("/ping", tags=["health"], responses={503: {"model": PingView}})
     async def ping(response: Response) -> PingView:
         """200 once every endpoint can answer, 503 until then."""
         waiting = hosting.waiting_for
@@ -68,7 +81,7 @@ def router(hosting: Hosting) -> APIRouter:
         await hosting.observe_environments()
         return Response(hosting.metrics.render(), media_type=hosting.metrics.content_type)
 
-    @routes.get("/billing", tags=["bill"])
+    @routes.get("/billing", tags=["bill"], responses=_BILL | _may(503))
     async def billing(request: Request) -> Response:
         """The bill: JSON, or a page where `Accept` prefers HTML, as a browser's does."""
         statement = await _statement(hosting)
@@ -88,7 +101,7 @@ def router(hosting: Hosting) -> APIRouter:
 
 
 def _emulator(hosting: Hosting) -> APIRouter:
-    routes = APIRouter()
+    routes = APIRouter(responses=_may(503))
     advancing = asyncio.Lock()
 
     @routes.get("/endpoints")
@@ -103,13 +116,13 @@ def _emulator(hosting: Hosting) -> APIRouter:
             endpoints=views,
         )
 
-    @routes.get("/endpoints/{name}")
+    @routes.get("/endpoints/{name}", responses=_may(404, 422))
     async def endpoint(name: str) -> EndpointView:
         """One endpoint."""
         hosted = hosting.find(name)
         return endpoint_view(hosting, hosted, await hosting.used([hosted]))
 
-    @routes.put("/endpoints/{name}", status_code=201)
+    @routes.put("/endpoints/{name}", status_code=201, responses=_may(400, 413, 422))
     async def create(name: str, body: EndpointBody) -> EndpointView:
         """Create an endpoint from a model on this machine; it is Creating until it has loaded."""
         variants = [variant_from(name, one) for one in body.variants]
@@ -120,18 +133,18 @@ def _emulator(hosting: Hosting) -> APIRouter:
         record = await hosting.create(name, variants, models)
         return endpoint_view(hosting, hosting.find(record.name), {})
 
-    @routes.delete("/endpoints/{name}", status_code=202)
+    @routes.delete("/endpoints/{name}", status_code=202, responses=_may(400, 404, 413, 422))
     async def delete(name: str) -> EndpointView:
         """Delete an endpoint; its billing history stays."""
         hosting.delete(name)
         return endpoint_view(hosting, hosting.find(name), {})
 
-    @routes.post("/endpoints/{name}/evict")
+    @routes.post("/endpoints/{name}/evict", responses=_may(400, 404, 413, 422))
     async def evict(name: str) -> EvictView:
         """Unload the idle environments of a serverless endpoint: the next request starts cold."""
         return EvictView(evicted=hosting.evict(name))
 
-    @routes.get("/invocations")
+    @routes.get("/invocations", responses=_may(422))
     async def invocations(
         endpoint: Name | None = None,
         since: Since | None = None,
@@ -152,7 +165,7 @@ def _emulator(hosting: Hosting) -> APIRouter:
         """The server's time."""
         return clock_view(hosting)
 
-    @routes.post("/clock/advance")
+    @routes.post("/clock/advance", responses=_may(400, 413, 422))
     async def advance(body: AdvanceBody) -> ClockView:
         """Move the virtual clock. What expires on the way expires; nothing sleeps.
 
@@ -169,7 +182,7 @@ def _emulator(hosting: Hosting) -> APIRouter:
         hosting.beat()
         return clock_view(hosting)
 
-    @routes.post("/reset", status_code=200)
+    @routes.post("/reset", status_code=200, responses=_may(413))
     async def reset() -> ClockView:
         """Back to a first start: an empty ledger and the two default endpoints. Time stays."""
         await hosting.reset()
@@ -209,16 +222,36 @@ async def _advance(hosting: Hosting, clock: VirtualClock, duration_ns: int) -> N
         moving = clock.step(target)
 
 
+def _detail(status: int, text: str) -> Response:
+    """`{"detail": ...}`; what UTF-8 cannot carry (half of a surrogate pair) is escaped."""
+    safe = text.encode("utf-8", "backslashreplace").decode()
+    return JSONResponse({"detail": safe}, status_code=status)
+
+
 async def answer_error(request: Request, error: Exception) -> Response:
     """Errors of the control plane and of set-up, as our own REST words them: `{"detail": ...}`."""
     status = 404 if isinstance(error, NotFound) else 400
-    return JSONResponse({"detail": str(error)}, status_code=status)
+    return _detail(status, str(error))
+
+
+async def answer_http(request: Request, error: Exception) -> Response:
+    """What FastAPI itself answers: no such page, no such method, a body that cannot be parsed."""
+    assert isinstance(error, HTTPException)
+    path = reprlib.repr(request.scope["path"])
+    said = {
+        400: "The body cannot be read as JSON: it is nested too deep, or a number is too long.",
+        404: f"There is nothing at {path}: /docs lists what there is.",
+        405: f"{request.method} is not answered at {path}: /docs lists what is.",
+    }
+    answer = _detail(error.status_code, said.get(error.status_code, str(error.detail)))
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 async def answer_unwritable(request: Request, error: Exception) -> Response:
     """The ledger could not be read or written: nothing was changed."""
     text = f"The ledger cannot be used ({error}); nothing was changed: mend that and try again."
-    return JSONResponse({"detail": text}, status_code=503)
+    return _detail(503, text)
 
 
 async def answer_invalid(request: Request, error: Exception) -> Response:
@@ -227,10 +260,10 @@ async def answer_invalid(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     if first["loc"] == ("body",) and first["type"] in ("model_attributes_type", "missing"):
         text = "The body has to be a JSON object, sent with Content-Type: application/json."
-        return JSONResponse({"detail": text}, status_code=422)
+        return _detail(422, text)
+    if first["type"] == "json_invalid":
+        where = f"{first['ctx']['error']} at character {first['loc'][-1]}"
+        return _detail(422, f"The body is not JSON: {where}.")
     place = ".".join(str(part) for part in first["loc"])
     given = reprlib.repr(first.get("input"))
-    return JSONResponse(
-        {"detail": f"{place} is {given}: {first['msg'].removeprefix('Value error, ')}."},
-        status_code=422,
-    )
+    return _detail(422, f"{place} is {given}: {first['msg'].removeprefix('Value error, ')}.")

@@ -41,9 +41,16 @@ MAX_ADVANCE_S = 366 * 86_400
 
 
 class Strict(BaseModel):
-    """A body with a member that is not known is refused, so that a slip is not silent."""
+    """A body with a member that is not known, or of another type, is refused, so that a slip is
+    not silent: `false` is no number, and `"2"` neither."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ErrorView(BaseModel):
+    """What is wrong, in one sentence."""
+
+    detail: str
 
 
 class IsolationView(BaseModel):
@@ -123,7 +130,7 @@ class ServerlessBody(Strict):
 class RealTimeBody(Strict):
     instance_type: str = "ml.t2.medium"
     instance_count: int = Field(1, ge=1, le=100)
-    routing: Routing = Routing.RANDOM
+    routing: Routing = Field(Routing.RANDOM, strict=False)  # JSON has no type for it but text
     volume_gb: int = Field(0, ge=0, le=512)
 
 
@@ -132,8 +139,9 @@ class VariantBody(Strict):
 
     name: str = "AllTraffic"
     model: str = Field(
+        max_length=4096,
         description="Path of a .keras file, a SavedModel directory or a .tar.gz archive on the "
-        "server's machine."
+        "server's machine.",
     )
     variables: dict[str, str] = Field(default_factory=dict, max_length=100)
     weight: float = Field(1.0, ge=0, le=1_000_000)
@@ -229,11 +237,17 @@ Instant = Annotated[
 
 
 def path_from(text: str) -> Path:
-    """A path with `~` for a home directory. Raises SetupError if there is no such home."""
+    """A path with `~` for a home directory. Raises SetupError if there is no such home, or for a
+    text that no path can be."""
     try:
+        text.encode()  # half of a surrogate pair stands for a byte; what shows it is in UTF-8
+        if "\0" in text:
+            raise ValueError
         return Path(text).expanduser()
     except RuntimeError:
         raise SetupError(f"There is no model at {text}: nobody has that name here.") from None
+    except ValueError:
+        raise SetupError(f"There is no model at {text!r}: it is not a path in UTF-8.") from None
 
 
 def clock_view(hosting: Hosting) -> ClockView:

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import re
+import reprlib
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -155,7 +156,7 @@ def from_csv(body: bytes) -> Query:
 
 
 def from_npy(body: bytes) -> Query:
-    return Query(array_in(body, "the body"))
+    return Query(array_in(body, "The body"))
 
 
 def from_npz(body: bytes) -> Query:
@@ -166,31 +167,45 @@ def from_npz(body: bytes) -> Query:
                 raise Refused(400, f"The .npz unpacks to more than {NPZ_LIMIT >> 20} MB.")
             arrays = {
                 member.filename.removesuffix(".npy"): array_in(
-                    archive.read(member), member.filename
+                    archive.read(member), f"The member {reprlib.repr(member.filename)}"
                 )
                 for member in members
             }
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, OSError) as fault:
-        raise Refused(400, f"The body is not a .npz file: {fault}.") from None
+    except Refused:
+        raise
+    except Exception as fault:  # noqa: BLE001  (zipfile and four decompressors, each with its own)
+        raise Refused(400, f"The body is not a .npz file: {shortened(fault)}.") from None
     return Query(Arrays(arrays))
 
 
 def array_in(content: bytes, where: str) -> Array:
-    """The array of a .npy file, read without pickle and without trusting its announced size."""
+    """The array of a .npy file, read without pickle and without trusting its announced size.
+
+    Raises Refused with 400, in a sentence that starts with `where`."""
     stream = io.BytesIO(content)
     try:
         version = npy.read_magic(stream)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(stream)
         if dtype.hasobject:
-            raise Refused(400, f"The array of {where} holds pickled objects; they are not read.")
+            raise Refused(400, f"{where} holds pickled objects; they are not read.")
         size = int(np.prod(shape, dtype=object)) * dtype.itemsize
         if size != len(content) - stream.tell():
             raise ValueError(f"{len(content) - stream.tell()} bytes of data where {size} are due")
         flat = np.frombuffer(content, dtype, offset=stream.tell())
         return flat.reshape(shape, order="F" if fortran else "C")
-    except (ValueError, TypeError, EOFError) as fault:
-        raise Refused(400, f"{where} is not a .npy file: {fault}.".capitalize()) from None
+    except Refused:
+        raise
+    except Exception as fault:  # noqa: BLE001
+        # NumPy reads the header with Python's tokenizer and parser, so a damaged one raises what
+        # these do, by version of each: TokenError, SyntaxError, RecursionError, MemoryError, ...
+        raise Refused(400, f"{where} is not a .npy file: {shortened(fault)}.") from None
+
+
+def shortened(fault: Exception) -> str:
+    """What a library says of a damaged file, on one line; it may quote all of that file."""
+    text = " ".join(str(fault).split()).rstrip(".") or type(fault).__name__
+    return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 DECODERS: dict[str, Callable[[bytes], Query]] = {

@@ -102,15 +102,18 @@ def shortest(array: Any) -> Any:
 
 def to_csv(outputs: Mapping[str, Array], layout: Layout) -> bytes:
     """A line per row of the batch; several outputs stand side by side."""
-    columns = [
-        np.array(jsonable(name, array)).astype(str).reshape(len(array) if array.ndim else 1, -1)
-        for name, array in outputs.items()
-    ]
+    columns = [table(np.array(jsonable(name, array))) for name, array in outputs.items()]
     if len({len(column) for column in columns}) != 1:
         raise Refused(406, "The outputs differ in length, so they make no CSV; accept JSON.")
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(np.hstack(columns).tolist())
     return text.getvalue().encode()
+
+
+def table(array: Array) -> Array:
+    """Text in two axes; also where there are no rows, of which NumPy cannot guess the width."""
+    rows = array[np.newaxis] if array.ndim == 0 else array
+    return rows.astype(str).reshape(len(rows), int(np.prod(rows.shape[1:])))
 
 
 def to_npy(outputs: Mapping[str, Array], layout: Layout) -> bytes:

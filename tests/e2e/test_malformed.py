@@ -167,3 +167,44 @@ def test_nothing_that_was_sent_is_in_a_page(server: Server) -> None:
     page = server.client.get(f"/billing?{quote(name)}", headers={"accept": "text/html"})
     assert page.headers["content-type"].startswith("text/html")
     assert "onerror" not in page.text
+
+
+# -- bodies of our own REST -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"variants": [{"model": "\ud800", "realtime": {}}]}',
+        rb'{"variants": [{"model": "/\udcff.keras", "realtime": {}}]}',
+        rb'{"variants": [{"model": "a\u0000b.keras", "realtime": {}}]}',
+        rb'{"variants": [{"model": "~\u0000/x", "realtime": {}}]}',
+        rb'{"variants": [{"model": "x", "realtime": {}, "\ud800\n<b>": 1}]}',
+        rb'{"variants": [{"model": "x", "realtime": {}, "variables": {"\ud800": "\u0000"}}]}',
+        rb'{"variants": [{"model": "x", "realtime": {"instance_type": "\udfff"}}]}',
+        b'{"variants": [{"model": "' + b"x/" * 100_000 + b'", "realtime": {}}]}',
+        b'{"variants": [{"model": "' + b"x" * 5000 + b'.keras", "realtime": {}}]}',
+        b'{"variants": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"variants": ' + b'{"a":' * 100_000,
+        b'{"variants": [{"model": "x", "weight": 1' + b"0" * 5000 + b', "realtime": {}}]}',
+        b'{"variants": [{"model": "x", "weight": NaN, "realtime": {}}]}',
+        b'{"variants": [{"model": "x", "weight": "1", "realtime": {}}]}',
+        b'{"variants": [{"model": "x", "realtime": {"instance_count": true}}]}',
+        b'\xef\xbb\xbf{"variants": []}',
+        b'{"variants": []}\x00',
+        b"\xff\xfe{\x00}\x00",
+        b"",
+        b"null",
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/x-\xff", ""])
+def test_bodies_of_every_kind_create_nothing(server: Server, body: bytes, kind: str) -> None:
+    logged = len(server.log.read_text())
+    headers = {b"content-type": kind.encode("latin-1")}
+    answer = server.client.put("/_emulator/endpoints/odd", content=body, headers=headers)
+    assert 400 <= answer.status_code < 500
+    assert answer.json()["detail"].endswith((".", "?"))
+    assert len(answer.content) < 1000
+    assert server.client.get("/_emulator/endpoints/odd").status_code == 404
+    assert server.log.read_text()[logged:] == ""

@@ -273,6 +273,49 @@ def test_bad_arrays_get_one_clear_sentence(content_type: str, body: bytes, said:
     assert said in refusal(VECTORS, body, content_type)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"(",  # tokenize.TokenError
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (",
+        b"1 +",  # SyntaxError
+        b"-" * 9000,  # RecursionError or MemoryError, by version of Python
+        b"(" * 9000,
+        b"[" * 150 + b"]" * 150,
+        b"x" * 11_000,  # longer than NumPy reads
+        b"\x00\xff",
+        b"{1: 2}",
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (%d,)}" % 2**70,
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (-1, -2)}",
+        b"{'descr': '<f8', 'fortran_order': 7, 'shape': (2,)}",
+        b"{'descr': '|V0', 'fortran_order': False, 'shape': (2,)}",
+        b"{'descr': ('<f8', (%d,)), 'fortran_order': False, 'shape': ()}" % 2**40,
+        b"{'descr': {}, 'fortran_order': False, 'shape': (2,)}",
+        b"{'descr': 'x" + b"y" * 5000 + b"', 'fortran_order': False, 'shape': (2,)}",
+    ],
+    ids=lambda header: repr(header[:60]),
+)
+@pytest.mark.parametrize("version", [b"\x01\x00", b"\x02\x00", b"\x03\x00", b"\x09\x09"])
+@pytest.mark.filterwarnings("ignore::SyntaxWarning")
+def test_whatever_a_header_holds_it_gets_one_clear_sentence(header: bytes, version: bytes) -> None:
+    length = len(header).to_bytes(2 if version == b"\x01\x00" else 4, "little")
+    body = b"\x93NUMPY" + version + length + header + bytes(16)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a\n" * 1000, body)
+    for sent, kind, start in (
+        (body, "application/x-npy", "The body is not a .npy file: "),
+        (packed.getvalue(), "application/x-npz", "The member 'a\\na"),
+    ):
+        said = refusal(VECTORS, sent, kind)
+        assert said.startswith(start)
+        assert " is not a .npy file: " in said
+        assert said.endswith(".")
+        assert "\n" not in said
+        assert len(said) < 300
+
+
 def test_numbers_sent_as_infinite_in_an_array_pass() -> None:
     response = ask(VECTORS, npy(np.array([[np.inf, np.nan]])), "application/x-npy")
     assert response.body == b'{"predictions":[[Infinity,NaN]]}'
