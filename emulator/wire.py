@@ -153,7 +153,7 @@ class Wire:
         return plain(sum(known)) if len(known) == len(costs) else "no price"
 
 
-async def _read(receive: Receive, limit: int, announced: int) -> tuple[bytes, int]:
+async def _read(receive: Receive, limit: int, announced: int) -> tuple[bytes | bytearray, int]:
     """The request's body and its size. Past `limit` the body is dropped while it is counted."""
     body: bytes | bytearray = b""  # and no list: there may be a chunk for every two bytes
     size = 0
@@ -171,7 +171,7 @@ async def _read(receive: Receive, limit: int, announced: int) -> tuple[bytes, in
             body = bytearray(body) if isinstance(body, bytes) else body
             body += chunk
         if not message.get("more_body"):
-            return bytes(body), size
+            return body, size
         if size > limit + DRAINED:
             return b"", size
 
@@ -188,7 +188,7 @@ def _oversize(variant: LiveVariant, request_id: str, limit: int) -> InvocationEr
     return PayloadTooLarge(f"HTTP content length exceeded {limit} bytes.")
 
 
-def _invocation(body: bytes, headers: dict[bytes, bytes]) -> tuple[Invocation, str]:
+def _invocation(body: bytes | bytearray, headers: dict[bytes, bytes]) -> tuple[Invocation, str]:
     for header, meaning in _UNSUPPORTED.items():
         if header in headers:
             raise ValidationError(

@@ -38,7 +38,7 @@ class Channel(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost("")
 
-    def write(self, kind: Kind, meta: Mapping[str, Any], body: bytes = b"") -> None:
+    def write(self, kind: Kind, meta: Mapping[str, Any], body: bytes | bytearray = b"") -> None:
         """Send one frame. Raises FrameError over the limits; does nothing once closed."""
         first = head(kind, meta, len(body))
         if self._transport is None:
@@ -46,8 +46,7 @@ class Channel(asyncio.BufferedProtocol):
         if len(body) <= SMALL_BYTES:
             self._transport.write(first + body)
         else:
-            self._transport.write(first)
-            self._transport.write(body)
+            self._transport.writelines([first, body])
 
     def close(self) -> None:
         """Drop the connection and whatever has not been sent."""

@@ -68,7 +68,7 @@ class Spec:
 class Invocation:
     """One request as the container gets it: opaque bytes and the headers that AWS forwards."""
 
-    body: bytes
+    body: bytes | bytearray  # as it came together: a megabyte is not copied for its type
     content_type: str
     accept: str
     custom_attributes: str = ""
