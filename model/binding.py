@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 import numpy as np
 
 from model import tensors
 from model.decoding import CSV, Arrays, Layout, Query, Rows
-from model.messages import Refused
+from model.messages import Refused, shortened
 from model.signatures import Array, Signature, Tensor
 
 
@@ -77,7 +78,9 @@ def from_cells(cells: list[list[str]], signature: Signature) -> dict[str, Array]
     only = only_input(signature, "CSV")
     widths = {len(row) for row in cells}
     if len(widths) != 1:
-        raise Refused(400, f"The CSV's rows have different lengths, {sorted(widths)}.")
+        raise Refused(
+            400, f"The CSV's rows have different lengths, {reprlib.repr(sorted(widths))}."
+        )
     array = np.array([row[0] for row in cells] if widths == {1} else cells)
     array = tensors.unflattened(array, only)
     if only.dtype != object:
@@ -91,7 +94,8 @@ def cells_as_numbers(array: Array, tensor: Tensor) -> Array:
     except (ValueError, OverflowError) as fault:
         raise Refused(
             400,
-            f"The CSV has a cell that is not a number, but {tensors.expected(tensor)}: {fault}.",
+            f"The CSV has a cell that is not a number, but {tensors.expected(tensor)}: "
+            f"{shortened(fault)}.",
         ) from None
     if not np.isfinite(numbers).all():
         raise Refused(400, "The CSV has a number that is infinite or not a number.")

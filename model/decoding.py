@@ -21,7 +21,7 @@ import numpy as np
 import orjson
 from numpy.lib import format as npy
 
-from model.messages import JSON, Refused
+from model.messages import JSON, Refused, shortened
 from model.signatures import DEFAULT_SIGNATURE, Array
 
 JSON_LINES = "application/jsonlines"
@@ -200,12 +200,6 @@ def array_in(content: bytes, where: str) -> Array:
         # NumPy reads the header with Python's tokenizer and parser, so a damaged one raises what
         # these do, by version of each: TokenError, SyntaxError, RecursionError, MemoryError, ...
         raise Refused(400, f"{where} is not a .npy file: {shortened(fault)}.") from None
-
-
-def shortened(fault: Exception) -> str:
-    """What a library says of a damaged file, on one line; it may quote all of that file."""
-    text = " ".join(str(fault).split()).rstrip(".") or type(fault).__name__
-    return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 DECODERS: dict[str, Callable[[bytes], Query]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 import orjson
 
 JSON = "application/json"
+LONGEST = 2000  # characters of a refusal
+ADDRESS = re.compile(r" object at 0x[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +48,20 @@ class ModelLoadError(Exception):
 
 
 class Refused(Exception):
-    """A request that gets `status` and `{"error": message}` instead of a prediction."""
+    """A request that gets `status` and `{"error": message}` instead of a prediction.
+
+    A message may quote what it refuses, which may be megabytes, so it is cut at LONGEST.
+    """
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
+        super().__init__(message if len(message) <= LONGEST else f"{message[:LONGEST]} ...")
         self.status = status
+
+
+def shortened(fault: Exception) -> str:
+    """What a library says of a damaged input, on one line, cut, and without addresses of memory."""
+    text = " ".join(ADDRESS.sub("", str(fault)).split()).rstrip(".") or type(fault).__name__
+    return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def error(status: int, message: str) -> Response:

@@ -6,7 +6,7 @@ import io
 import json
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -124,15 +124,20 @@ def npy_headers(draw: Draw) -> bytes:
     return whole
 
 
+def zipped(members: Mapping[str, bytes], method: int) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
 @st.composite
 def npz_bodies(draw: Draw) -> bytes:
-    stream = io.BytesIO()
-    method = draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA]))
-    with zipfile.ZipFile(stream, "w", method) as archive:
-        names = st.sampled_from(["a.npy", "keras_tensor.npy", "a", "../a.npy", "\n.npy"])
-        for name in draw(st.lists(names | st.text(max_size=5), max_size=3, unique=True)):
-            archive.writestr(zipfile.ZipInfo(name or "b"), draw(npy_bodies | npy_headers()))
-    return stream.getvalue()
+    names = st.sampled_from(["a.npy", "image.npy", "x", "../a.npy", "\n.npy"])
+    texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=5)
+    members = draw(st.dictionaries(names | texts, npy_bodies | npy_headers(), max_size=3))
+    return zipped(members, draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_LZMA, 8, 12])))
 
 
 @st.composite

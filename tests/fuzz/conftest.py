@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from tests.raw import REALTIME
 from tests.servers import Server, serving, until
 
-SHORT = 400
+SHORT = 800
 EXAMPLES = int(os.environ.get("LUKEWARM_EXAMPLES", str(SHORT)))
 SENT: Counter[str] = Counter()
 

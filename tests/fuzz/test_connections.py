@@ -14,7 +14,7 @@ from tests.fuzz.conftest import EXAMPLES, SENT, examples
 from tests.raw import CALL, INVOKE
 from tests.servers import DEADLINE_S, SNEAKER, Server
 
-SHARE = 0.25  # of all inputs
+SHARE = 0.2  # of all inputs
 PARTS = (
     b"GET ", b"POST ", b"HEAD ", b"OPTIONS ", b"CONNECT ", b"/ping", b"/billing", b"/", b"*",
     b"?a=b", b"/_emulator/endpoints", b"/_emulator/endpoints/x",

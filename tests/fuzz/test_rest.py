@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import negative_data_rejection
 from tests.fuzz.conftest import EXAMPLES, SENT, examples
 from tests.servers import DEADLINE_S, KERAS, Server, until
 
-SHARE = 0.25  # of all inputs
+SHARE = 0.1  # of all inputs
 CREATE, RESET = "PUT /_emulator/endpoints/{name}", "POST /_emulator/reset"
 INVOKE = "POST /endpoints/{name}/invocations"
 WEIGHTS = {  # where there is more to vary, more is sent

@@ -280,6 +280,7 @@ def test_bad_arrays_get_one_clear_sentence(content_type: str, body: bytes, said:
         b"(",  # tokenize.TokenError
         b"{'descr': '<f8', 'fortran_order': False, 'shape': (",
         b"1 +",  # SyntaxError
+        b"A",  # of which Python's parser tells where it lies in memory
         b"-" * 9000,  # RecursionError or MemoryError, by version of Python
         b"(" * 9000,
         b"[" * 150 + b"]" * 150,
@@ -313,7 +314,28 @@ def test_whatever_a_header_holds_it_gets_one_clear_sentence(header: bytes, versi
         assert " is not a .npy file: " in said
         assert said.endswith(".")
         assert "\n" not in said
+        assert " at 0x" not in said
         assert len(said) < 300
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("text/csv", b"1," + b"x" * 100_000),
+        ("text/csv", b"".join(b"1," * width + b"1\n" for width in range(1000))),
+        ("application/json", json.dumps({"instances": [{"x" * 100_000: 1}]}).encode()),
+        ("application/json", json.dumps({"instances": [{"é" * 100_000: 1}]}).encode()),
+        ("application/json", json.dumps({"inputs": 1, "signature_name": "x" * 100_000}).encode()),
+        ("application/json", json.dumps({"instances": [["x" * 100_000, 1]]}).encode()),
+        ("application/json", json.dumps({"instances": [[{"x" * 100_000: 1}, 1]]}).encode()),
+        ("x" * 100_000, b"1"),
+    ],
+    ids=range(8),
+)
+def test_a_refusal_does_not_send_a_body_back(content_type: str, body: bytes) -> None:
+    response = ask(VECTORS, body, content_type)
+    assert response.status in (400, 415)
+    assert len(json.loads(response.body)["error"]) < 2010
 
 
 def test_numbers_sent_as_infinite_in_an_array_pass() -> None:
