@@ -1,16 +1,19 @@
 """Model archives, tar files with or without gzip, unpacked within bounds: they are somebody else's.
 
 Only plain files and directories come out of one, only below the place given, without their modes
-and owners, and only as much as allowed; memory stays flat whatever is in it.
+and owners, and only as much as allowed; memory stays flat whatever is in it. Of zip files, which
+.keras files are, only the list of what is in them is read.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import re
 import shutil
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,11 +25,14 @@ from emulator.errors import SetupError
 MAX_MEMBERS = 20_000
 MAX_DEPTH = 64
 MAX_NAME, MAX_PART = 1024, 255  # bytes; longer ones do not fit every file system
+# Weights hardly shrink, zeros a thousandfold: what grows more than this is made to fill the disk.
+MAX_GROWTH, FREE_GROWTH = 100, 100_000_000  # times the size packed, and bytes on top
 
 BLOCK = 1 << 16  # what is read at once
 # What stands before the content of one member: names of any length, and records of other tools.
 HEADER_BYTES = 1 << 20
 AFTER_THE_END = 1 << 20  # blocks are filled up with zeros
+ZIP_LIST_BYTES = 1 << 20  # the list at the end of a zip file; 20,000 members have one as long
 
 GZIP = b"\x1f\x8b"
 OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
@@ -39,7 +45,7 @@ def unpack(source: Path, target: Path, limit_bytes: int) -> None:
     Raises SetupError with one sentence, and may leave something in `target`, if the archive is
     damaged, unsafe, or larger than `limit_bytes` unpacked; OSError if it cannot be written.
     """
-    left, names = limit_bytes, set[PurePosixPath]()
+    packed, unpacked, names = source.stat().st_size, 0, set[PurePosixPath]()
     with _stream(source) as stream, _complaining(source):
         stream.allow(HEADER_BYTES)
         readable = cast("IO[bytes]", stream)  # of a file, tarfile asks for `read` alone here
@@ -49,15 +55,45 @@ def unpack(source: Path, target: Path, limit_bytes: int) -> None:
                 if number >= MAX_MEMBERS:
                     raise SetupError(f"The archive {source} has more than {MAX_MEMBERS} members.")
                 _refuse_unsafe(member, source)
-                left -= member.size
-                if left < 0:
-                    raise SetupError(
-                        f"The archive {source} unpacks to more than {limit_bytes} bytes."
-                    )
+                unpacked += member.size
+                _refuse_large(f"The archive {source}", packed, unpacked, limit_bytes)
                 stream.allow(member.size + BLOCK)
                 _put(archive, member, target, names, source)
                 stream.allow(HEADER_BYTES)
         stream.finish()
+
+
+def check_zip(file: Path, title: str, limit_bytes: int) -> None:
+    """Raises SetupError, which begins with `title`, if the zip file is damaged or says that it
+    unpacks to more than is allowed. A reader takes no more out of it than it says.
+    """
+    try:
+        with Listing(file) as listing, zipfile.ZipFile(listing) as content:
+            unpacked = sum(member.file_size for member in content.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise SetupError(f"{title} is damaged: {error}; save it again.") from error
+    _refuse_large(title, file.stat().st_size, unpacked, limit_bytes)
+
+
+class Listing(io.FileIO):
+    """A zip file of which no more than its list of members is read."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > ZIP_LIST_BYTES:
+            raise zipfile.BadZipFile(f"its list of members has more than {ZIP_LIST_BYTES} bytes")
+        return super().read(-1 if size is None else size)
+
+
+def _refuse_large(title: str, packed: int, unpacked: int, limit_bytes: int) -> None:
+    if unpacked > limit_bytes:
+        raise SetupError(
+            f"{title} unpacks to more than {limit_bytes} bytes, the limit of EMULATOR_MODEL_BYTES."
+        )
+    if unpacked > packed * MAX_GROWTH + FREE_GROWTH:
+        raise SetupError(
+            f"{title} is refused: its {packed} bytes unpack to more than {MAX_GROWTH} times as "
+            "many; if the model is meant to be like that, give it as a directory."
+        )
 
 
 class Readable(Protocol):

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from emulator.archives import MAX_DEPTH, MAX_MEMBERS, unpack
+from emulator.archives import MAX_DEPTH, MAX_MEMBERS, check_zip, unpack
 from emulator.errors import SetupError
 
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
@@ -32,6 +32,7 @@ BY_SUFFIX = {
     ".pb": "a part of a SavedModel: give the directory that has <version>/saved_model.pb in it",
     ".zip": ARCHIVE, ".bz2": ARCHIVE, ".xz": ARCHIVE, ".zst": ARCHIVE, ".7z": ARCHIVE,
 }  # fmt: skip
+NO_KERAS = f"no .keras file, whatever its name: {WAY_OUT}"
 KERAS_MAGIC = b"PK\x03\x04"
 BY_MAGIC = {
     b"\x89HDF": KERAS_2,
@@ -52,7 +53,7 @@ def prepare(source: Path, target: Path, limit_bytes: int) -> None:
     try:
         part.mkdir(parents=True)
         _fill(source, part, limit_bytes)
-        _refuse_unserved(source, part)
+        _refuse_unserved(source, part, limit_bytes)
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
     except OSError as error:
@@ -72,7 +73,7 @@ def _fill(source: Path, target: Path, limit_bytes: int) -> None:
     elif source.name.endswith(ARCHIVES):
         unpack(source, target, limit_bytes)
     elif source.suffix == ".keras":
-        _copy_keras(source, target, limit_bytes)
+        _copy_file(source, target, limit_bytes)
     elif kind := BY_SUFFIX.get(source.suffix.lower()):
         raise SetupError(f"The model {source} is {kind}.")
     else:
@@ -81,15 +82,9 @@ def _fill(source: Path, target: Path, limit_bytes: int) -> None:
         )
 
 
-def _copy_keras(source: Path, target: Path, limit_bytes: int) -> None:
+def _copy_file(source: Path, target: Path, limit_bytes: int) -> None:
     if source.stat().st_size > limit_bytes:
         raise SetupError(f"The model {source} has more than {limit_bytes} bytes.")
-    with source.open("rb") as file:
-        begin = file.read(len(KERAS_MAGIC))
-    if begin != KERAS_MAGIC:
-        kinds = (kind for magic, kind in BY_MAGIC.items() if begin.startswith(magic))
-        kind = next(kinds, f"no .keras file, whatever its name: {WAY_OUT}")
-        raise SetupError(f"The model {source} is {kind}.")
     shutil.copyfile(source, target / source.name)
 
 
@@ -129,12 +124,28 @@ def _files(directory: Path) -> Iterator[Path]:
             yield path
 
 
-def _refuse_unserved(source: Path, prepared: Path) -> None:
+def _refuse_unserved(source: Path, prepared: Path, limit_bytes: int) -> None:
     """Raises SetupError if there is a model in a form that is not served, and none that is."""
-    if any(prepared.glob("*.keras")) or any(prepared.rglob("saved_model.pb")):
+    if any(prepared.rglob("saved_model.pb")):
         return
-    for file in sorted(prepared.rglob("*")):
+    models = sorted(prepared.glob("*.keras"))
+    for model in models:
+        inside = model.name != source.name
+        title = f"{model.name} in the model {source}" if inside else f"The model {source}"
+        _refuse_no_keras(model, title)
+        check_zip(model, title, limit_bytes)
+    for file in sorted(prepared.rglob("*")) if not models else ():
         where = file.relative_to(prepared)
         kind = BY_SUFFIX.get(file.suffix.lower())
         if kind and "code" not in where.parts:
             raise SetupError(f"The model {source} holds {where}, which is {kind}.")
+
+
+def _refuse_no_keras(file: Path, title: str) -> None:
+    if not file.is_file():
+        raise SetupError(f"{title} is a directory; {WAY_OUT}.")
+    with file.open("rb") as content:
+        begin = content.read(len(KERAS_MAGIC))
+    if begin != KERAS_MAGIC:
+        kinds = (kind for magic, kind in BY_MAGIC.items() if begin.startswith(magic))
+        raise SetupError(f"{title} is {next(kinds, NO_KERAS)}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -202,7 +203,8 @@ def test_a_directory_without_a_model_fails_with_a_reason(
 
 
 def test_a_keras_file_that_is_no_keras_file(server: Server, name: str, tmp_path: Path) -> None:
-    (tmp_path / "m.keras").write_bytes(b"PK\x03\x04 not really")
+    with zipfile.ZipFile(tmp_path / "m.keras", "w") as packed:
+        packed.writestr("config.json", "not really")
     server.create(name, serverless(tmp_path / "m.keras"))
     endpoint = server.settled(name)
     assert endpoint["status"] == "Failed"

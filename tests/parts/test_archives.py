@@ -5,15 +5,18 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import random
 import subprocess
 import sys
 import tarfile
+import tempfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from emulator import archives
-from emulator.archives import unpack
+from emulator.archives import check_zip, unpack
 from emulator.errors import SetupError
 
 LIMIT = 1 << 20
@@ -218,7 +221,7 @@ def test_a_wrong_sum_at_the_end_is_noticed(tmp_path: Path) -> None:
 FLAT = """
 import resource, sys
 from pathlib import Path
-from emulator.archives import unpack
+from emulator.archives import check_zip, unpack
 from emulator.errors import SetupError
 source, target, limit = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -237,8 +240,12 @@ def claims(kind: bytes, name: str = "x") -> bytes:
 
 
 BOMBS: dict[str, tuple[tuple[bytes, ...], str]] = {
-    "zeros": ((with_size(member("x", b""), 128 * MIB), ZEROS * 128), "unpacked"),
-    "zeros over the limit": ((claims(tarfile.REGTYPE), ZEROS * 1024), "more than"),
+    "zeros": ((with_size(member("x", b""), 96 * MIB), ZEROS * 96), "unpacked"),
+    "a gigabyte of zeros": ((claims(tarfile.REGTYPE), ZEROS * 1024), "more than 100 times as many"),
+    "and many files": (
+        (gzip.compress(with_size(member("x", b""), MIB) + bytes(MIB)) * 1024,),
+        "more than 100 times as many",
+    ),
     "PAX header": ((claims(tarfile.XHDTYPE), ZEROS * 1024), "goes on"),
     "global PAX header": ((claims(tarfile.XGLTYPE), ZEROS * 1024), "goes on"),
     "long name": ((claims(tarfile.GNUTYPE_LONGNAME), ZEROS * 1024), "goes on"),
@@ -262,7 +269,7 @@ def test_memory_stays_flat(parts: tuple[bytes, ...], said: str, tmp_path: Path) 
     """Measured in a process of its own: a gigabyte would show."""
     source = packed(tmp_path / "m.tar.gz", *parts, END)
     (tmp_path / "target").mkdir()
-    arguments = [str(source), str(tmp_path / "target"), str(256 * MIB)]
+    arguments = [str(source), str(tmp_path / "target"), str(10 * GIGABYTE)]
     done = subprocess.run(
         [sys.executable, "-c", FLAT, *arguments],
         capture_output=True,
@@ -273,5 +280,61 @@ def test_memory_stays_flat(parts: tuple[bytes, ...], said: str, tmp_path: Path) 
     grown, _, words = done.stdout.partition(" ")
     assert int(grown) < 24 * 1024, "kilobytes"
     assert any(one in words for one in said.split("|")), words
-    if said == "unpacked":
-        assert (tmp_path / "target" / "x").stat().st_size == 128 * MIB
+    written = sum(path.stat().st_size for path in (tmp_path / "target").iterdir())
+    assert written == 96 * MIB if said == "unpacked" else written <= MIB
+
+
+def zipped(path: Path, **contents: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in contents.items():
+            file.writestr(name, content)
+    return path
+
+
+def test_a_zip_file_is_held_to_what_it_says(tmp_path: Path) -> None:
+    """Of one gigabyte nothing is unpacked to find out; the sizes are written at the end."""
+    plain = zipped(tmp_path / "plain", config=b"{}", weights=bytes(1000))
+    check_zip(plain, "The model x", 1002)
+    with pytest.raises(SetupError, match="The model x unpacks to more than 1001 bytes"):
+        check_zip(plain, "The model x", 1001)
+    bomb = zipped(tmp_path / "bomb", config=bytes(MIB))
+    size = (MIB).to_bytes(4, "little")
+    content = bomb.read_bytes()
+    bomb.write_bytes(content.replace(size, GIGABYTE.to_bytes(4, "little")))
+    with pytest.raises(SetupError, match=r"The model x is refused: its .* 100 times as many"):
+        check_zip(bomb, "The model x", 10 * GIGABYTE)
+
+
+def test_a_long_list_of_members_is_not_read(tmp_path: Path) -> None:
+    """Empty ones: they unpack to nothing, but every one has its place in memory."""
+    many = zipped(tmp_path / "many", **{f"m{number}": b"" for number in range(25_000)})
+    with pytest.raises(SetupError, match="The model x is damaged: its list of members has more"):
+        check_zip(many, "The model x", GIGABYTE)
+
+
+def test_whatever_is_in_it_the_answer_is_a_sentence(tmp_path: Path) -> None:
+    """Archives and zip files with any byte changed, or cut off anywhere."""
+    draw = random.Random(1)
+    tar = pax(comment="x") + sparse() + member("a/b") + link("c", "d") + END
+    zips = zipped(tmp_path / "whole", config=b"{}", weights=bytes(100)).read_bytes()
+    said = list[str]()
+    for number in range(600):
+        whole, kind = ((zips, check_zip), (tar, unpack), (gzip.compress(tar), unpack))[number % 3]
+        changed = bytearray(whole)
+        for _ in range(draw.randint(0, 4)):
+            changed[draw.randrange(len(changed))] = draw.choice(
+                (0, 0x80, 0xFF, draw.randrange(256))
+            )
+        source = tmp_path / "changed"
+        source.write_bytes(changed[: draw.choice((len(whole), draw.randrange(len(whole))))])
+        target = Path(tempfile.mkdtemp(dir=tmp_path))
+        try:
+            if kind is unpack:
+                unpack(source, target, LIMIT)
+            else:
+                check_zip(source, "The model x", LIMIT)
+        except SetupError as error:
+            said.append(str(error))
+        assert sum(path.stat().st_size for path in target.rglob("*")) <= LIMIT
+    assert len(said) > 300
+    assert all(len(words.splitlines()) == 1 for words in said)

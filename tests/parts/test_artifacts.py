@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import shutil
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +36,13 @@ def file(name: str, content: bytes = b"x") -> Callable[[tarfile.TarFile], None]:
     return fill
 
 
+def keras(path: Path, content: bytes = b"{}") -> Path:
+    """A zip file, as far as a .keras file is looked into."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("config.json", content)
+    return path
+
+
 def test_an_archive_a_directory_and_a_keras_file_are_made_ready(tmp_path: Path) -> None:
     def fill(tar: tarfile.TarFile) -> None:
         file("./1/saved_model.pb", b"graph")(tar)
@@ -43,9 +52,9 @@ def test_an_archive_a_directory_and_a_keras_file_are_made_ready(tmp_path: Path) 
     assert (tmp_path / "a/1/saved_model.pb").read_bytes() == b"graph"
     prepare(tmp_path / "a", tmp_path / "b", LIMIT)
     assert (tmp_path / "b/code/inference.py").read_text() == "pass"
-    (tmp_path / "m.keras").write_bytes(b"PK\3\4 weights")
+    keras(tmp_path / "m.keras")
     prepare(tmp_path / "m.keras", tmp_path / "c", LIMIT)
-    assert (tmp_path / "c/m.keras").read_bytes() == b"PK\3\4 weights"
+    assert (tmp_path / "c/m.keras").read_bytes() == (tmp_path / "m.keras").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -129,8 +138,39 @@ def test_what_lies_beside_a_model_does_not_matter(tmp_path: Path) -> None:
 )
 def test_what_is_named_keras_and_is_not(content: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "model.keras").write_bytes(content)
-    with pytest.raises(SetupError, match=said):
-        prepare(tmp_path / "model.keras", tmp_path / "out", LIMIT)
+    refused_everywhere(tmp_path / "model.keras", said)
+
+
+def test_a_keras_file_that_unpacks_to_too_much(tmp_path: Path) -> None:
+    refused_everywhere(keras(tmp_path / "m.keras", bytes(LIMIT + 1)), f"more than {LIMIT} bytes")
+
+
+def test_a_keras_file_that_is_cut_off(tmp_path: Path) -> None:
+    whole = keras(tmp_path / "m.keras").read_bytes()
+    (tmp_path / "m.keras").write_bytes(whole[:-10])
+    refused_everywhere(tmp_path / "m.keras", "is damaged: .*save it again")
+
+
+def test_a_directory_named_keras(tmp_path: Path) -> None:
+    (tmp_path / "x" / "m.keras").mkdir(parents=True)
+    keras(tmp_path / "x" / "m.keras" / "inside.keras")
+    with pytest.raises(SetupError, match=r"m\.keras in the model .* is a directory"):
+        prepare(tmp_path / "x", tmp_path / "out", LIMIT)
+
+
+def refused_everywhere(model: Path, said: str) -> None:
+    """By itself, in a directory, and in an archive; and nothing is left of it."""
+    folder, out = model.parent / "folder", model.parent / "out"
+    folder.mkdir()
+    shutil.copy(model, folder)
+    packed = archive(model.parent / "model.tar.gz", lambda tar: tar.add(folder, "."))
+    before = sorted(model.parent.rglob("*"))
+    for source in (model, folder, packed):
+        with pytest.raises(SetupError, match=said) as caught:
+            prepare(source, out, LIMIT)
+        assert str(source) in str(caught.value)
+        assert model.name in str(caught.value)
+        assert sorted(model.parent.rglob("*")) == before
 
 
 @pytest.mark.parametrize("name", ["model.tar.gz", "model.keras", "model"])

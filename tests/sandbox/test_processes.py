@@ -190,10 +190,10 @@ def test_no_secret_of_the_server_is_visible(
     run(look())
 
 
-def test_a_zygote_is_born_without_secrets(
-    run: Run, commands: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_zygote_is_born_without_secrets_and_files(
+    run: Run, commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The session's zygote is older than the secrets of the test above; this one is not."""
+    """The session's zygote is older than what the other tests here hide; this one is not."""
     from emulator.sandbox.backends import create
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
@@ -201,8 +201,15 @@ def test_a_zygote_is_born_without_secrets(
     async def look() -> None:
         sandbox = create("fork")
         try:
-            environment = await sandbox.start(Spec("e/v/1", commands))
+            with (tmp_path / "open").open("w") as marker:
+                os.set_inheritable(marker.fileno(), True)
+                environment = await sandbox.start(Spec("e/v/1", commands))
             assert SECRET not in str(await told(environment, "environ"))
+            stat = Path(f"/proc/{environment.pid}/stat").read_text()
+            zygote = Path("/proc", stat.rpartition(")")[2].split()[1])
+            assert SECRET not in (zygote / "environ").read_text()
+            opened = [str(one.readlink()) for one in (zygote / "fd").iterdir()]
+            assert marker.name not in [*opened, *(await told(environment, "files")).values()]
         finally:
             await sandbox.close()
         assert not alive(environment.pid)
@@ -212,33 +219,35 @@ def test_a_zygote_is_born_without_secrets(
 
 
 def test_nothing_of_the_server_is_inherited(
-    run: Run, fork: Sandbox, environment: Environment, commands: Path, tmp_path: Path
+    run: Run, processes: Sandbox, commands: Path, tmp_path: Path
 ) -> None:
     async def look() -> None:
         with (tmp_path / "open").open("w") as marker:
             os.set_inheritable(marker.fileno(), True)
-            sibling = await fork.start(Spec("e/v/2", commands))
-            files = await told(sibling, "files")
-            await sibling.stop()
+            both = [await processes.start(Spec(f"e/v/{i}", commands)) for i in (1, 2)]
+        files, others = [await told(each, "files") for each in both]
+        await asyncio.gather(*(each.stop() for each in both))
         targets = list(files.values())
         assert files["0"] == "/dev/null"
         assert files["1"] == files["2"]
         assert files["1"].startswith("pipe:")
         assert marker.name not in targets
         own = {target for target in targets if target.startswith(("socket:", "pipe:"))}
-        others = (await told(environment, "files")).values()
-        assert own.isdisjoint(others)
+        assert own
+        assert own.isdisjoint(others.values())
 
     run(look())
 
 
-def test_it_is_alone_in_its_session(run: Run, environment: Environment) -> None:
+def test_it_is_alone_in_its_session(run: Run, processes: Sandbox, commands: Path) -> None:
     async def look() -> None:
+        environment = await processes.start(Spec("e/v/1", commands))
         session, group, directory = await told(environment, "session")
         assert session == group == environment.pid
         assert directory not in ("/", str(Path.cwd()))
         assert await told(environment, "core") == [0, 0]
         assert await told(environment, "signals") == [True, True, True]
+        await environment.stop()
 
     run(look())
 

@@ -1,0 +1,113 @@
+"""Models and archives of somebody who means harm: refused with a sentence, and nothing is left."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import marshal
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import KERAS, Server, serverless
+
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(server: Server, name: str) -> Iterator[None]:
+    models = server.state / "models"
+    before = sorted(models.iterdir())
+    yield
+    if server.client.get(f"/_emulator/endpoints/{name}").status_code == 200:
+        server.delete(name)
+    assert sorted(models.iterdir()) == before
+    assert server.invoke("fashion-mnist-serverless").status_code == 200
+
+
+def header(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE, target: str = "") -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname = size, kind, target
+    return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def bomb(path: Path) -> None:
+    """A gigabyte of zeros: one mebibyte of them packed, a thousand times over."""
+    zeros = gzip.compress(bytes(MIB)) * 1024
+    path.write_bytes(gzip.compress(header("1/saved_model.pb", 1024 * MIB)) + zeros)
+
+
+def members(path: Path) -> None:
+    each = b"".join(header(f"m{number}") for number in range(1000))
+    path.write_bytes(gzip.compress(each, 1) * 100)
+
+
+def escape(path: Path) -> None:
+    path.write_bytes(gzip.compress(header("../../escaped", 512) + bytes(512)))
+
+
+def link(path: Path) -> None:
+    path.write_bytes(gzip.compress(header("1", kind=tarfile.SYMTYPE, target="/etc")))
+
+
+def pickled(path: Path) -> None:
+    content = pickle.dumps({"weights": [1.0]})
+    padding = bytes(-len(content) % 512)
+    path.write_bytes(gzip.compress(header("model.pkl", len(content)) + content + padding))
+
+
+@pytest.mark.parametrize(
+    ("pack", "said"),
+    [
+        (bomb, "unpack to more than 100 times as many"),
+        (members, "has more than 20000 members"),
+        (escape, "'../../escaped' points out of it"),
+        (link, "'1' is a link or a device"),
+        (pickled, "model.pkl, which is a pickle, which runs code when it is read: save it as"),
+    ],
+)
+def test_a_hostile_archive_is_refused(
+    server: Server, name: str, tmp_path: Path, pack: Callable[[Path], None], said: str
+) -> None:
+    pack(tmp_path / "model.tar.gz")
+    answer = server.create(name, serverless(tmp_path / "model.tar.gz"))
+    assert answer.status_code == 400
+    assert said in answer.json()["detail"]
+    assert str(tmp_path / "model.tar.gz") in answer.json()["detail"]
+    assert server.client.get(f"/_emulator/endpoints/{name}").status_code == 404
+
+
+def with_python(target: Path) -> Path:
+    """The shipped model with a Lambda layer at its end, written without the help of Keras."""
+    code = compile("lambda x: print('it has run') or x", "x", "eval").co_consts[0]
+    body = {"code": base64.b64encode(marshal.dumps(code)).decode(), "defaults": None}
+    function = {"class_name": "__lambda__", "config": body | {"closure": None}}
+    layer = {
+        "module": "keras.layers",
+        "class_name": "Lambda",
+        "config": {"name": "mine", "trainable": True, "function": function, "arguments": {}},
+        "registered_name": None,
+    }
+    with zipfile.ZipFile(KERAS) as good, zipfile.ZipFile(target, "w") as bad:
+        for member in good.namelist():
+            content = good.read(member)
+            if member == "config.json":
+                config = json.loads(content)
+                config["config"]["layers"].append(layer)
+                content = json.dumps(config).encode()
+            bad.writestr(member, content)
+    return target
+
+
+def test_a_lambda_layer_is_not_run(server: Server, name: str, tmp_path: Path) -> None:
+    assert server.create(name, serverless(with_python(tmp_path / "m.keras"))).status_code == 201
+    endpoint = server.settled(name)
+    assert endpoint["status"] == "Failed"
+    assert "m.keras holds Python code (a Lambda layer)" in endpoint["failure_reason"]
+    assert "serve the model as a SavedModel" in endpoint["failure_reason"]
+    assert "it has run" not in server.log.read_text()
