@@ -259,6 +259,10 @@ BOMBS: dict[str, tuple[tuple[bytes, ...], str]] = {
         ),
         "goes on|no sense|not a readable",
     ),
+    "long headers before many files": (
+        (gzip.compress(pax(comment="x" * 500_000) + member("x")) * 300,),
+        "unpacked",
+    ),
     "no end": ((member("x"), END, ZEROS * 4096), "goes on"),
     "headers without end": ((gzip.compress(pax(comment="x" * 400) * 50_000),), "goes on|no sense"),
 }
@@ -281,7 +285,7 @@ def test_memory_stays_flat(parts: tuple[bytes, ...], said: str, tmp_path: Path) 
     assert int(grown) < 24 * 1024, "kilobytes"
     assert any(one in words for one in said.split("|")), words
     written = sum(path.stat().st_size for path in (tmp_path / "target").iterdir())
-    assert written == 96 * MIB if said == "unpacked" else written <= MIB
+    assert written <= (96 * MIB if said == "unpacked" else MIB)
 
 
 def zipped(path: Path, **contents: bytes) -> Path:
