@@ -82,6 +82,9 @@ class Zygote:
         finally:
             for pid in self._children:
                 _end_group(pid)
+            for pid in self._children:  # the server takes our end for theirs
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
 
     def _serve(self) -> None:
         poller = select.poll()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -108,6 +109,35 @@ def test_closing_while_the_zygote_comes_up(run: Run) -> None:
         with pytest.raises(EnvironmentFailed) as failed:
             await start
         assert failed.value.cause is Cause.CLOSED
+
+    run(close())
+
+
+def forks() -> set[int]:
+    """The zygotes of this process and what they have forked, whoever is their parent by now."""
+    mine, found = str(os.getpid()).encode(), set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            words = path.read_bytes().split(b"\0")
+            if b"emulator.sandbox.zygote" in words and mine in words:
+                found.add(int(path.parent.name))
+    return found
+
+
+def test_closing_in_the_middle_of_a_fork_leaves_no_process(run: Run) -> None:
+    """Not even one that nobody has been told of yet."""
+
+    async def close() -> None:
+        others = forks()
+        sandbox = create("fork")
+        await sandbox.open()
+        known = forks() - others
+        starts = [asyncio.create_task(sandbox.start(Spec("e/v/1", FASHION))) for _ in range(3)]
+        await until(lambda: bool(forks() - others - known))
+        for start in starts:
+            start.cancel()
+        await sandbox.close()
+        assert forks() == others
 
     run(close())
 
