@@ -51,10 +51,13 @@ class Outcome:
 
 
 class Conversions:
-    """The conversions of one server, in `directory`, which nobody else may use meanwhile."""
+    """The conversions of one server, in `directory`, which nobody else may use meanwhile.
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    `isolation` is what a converter is kept from, as environments are: to read a model is to run it.
+    """
+
+    def __init__(self, directory: Path, isolation: str) -> None:
+        self._directory, self._isolation = directory, isolation
         # Hashing gigabytes must not hold up what other threads are for.
         self._reader = ThreadPoolExecutor(1, "lukewarm-conversions")
         self._turn = asyncio.Lock()  # one converter at a time
@@ -100,7 +103,11 @@ class Conversions:
         output, written = os.pipe()
         said = LogPipe(output, None)
         try:
-            ended = await self._run([str(model_dir), str(target)], written, home)
+            made = home / "made"
+            ended = await self._run([str(model_dir), str(made)], written, home)
+            if _described(made):
+                remove(target)
+                made.rename(target)
         finally:
             os.close(written)
             said.close()
@@ -111,7 +118,8 @@ class Conversions:
     async def _run(self, arguments: list[str], output: int, home: Path) -> str:
         variables = scrubbed(os.environ, home) | {"TMPDIR": str(home)}
         module = "emulator.sandbox.converter"
-        child = Child(module, [str(os.getpid()), *arguments], [], output, variables, home)
+        first = [str(os.getpid()), self._isolation]
+        child = Child(module, [*first, *arguments], [], output, variables, home)
         self._running = child
         try:
             await asyncio.wait((child.gone,), timeout=LIMIT_S)

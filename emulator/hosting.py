@@ -79,7 +79,9 @@ class Hosting:
         self.config, self.clock, self.ledger, self.sandbox = config, clock, ledger, sandbox
         self.metrics = metrics
         models_dir = config.state_dir.resolve() / "models"
-        self._conversions = Conversions(config.state_dir.resolve() / "conversions")
+        self._conversions = Conversions(
+            config.state_dir.resolve() / "conversions", config.isolation
+        )
         self._registry = Registry(ledger, models_dir, config.model_bytes)
         self._journal = Journal(ledger, metrics.observe)
         delays = Delays(config.cold_start, config.seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.sandbox.attempts import OFFERED
 from tests.servers import (
     KERAS,
     Server,
@@ -147,6 +149,49 @@ def test_what_does_not_convert_stays_on_tensorflow_and_says_so(
     answer = light.invoke("text", b'{"instances": ["four"]}')
     assert answer.json() == {"predictions": [4]}
     light.delete("text")
+
+
+def test_a_model_that_writes_while_it_is_read_is_kept_from_it_by_the_converter_too(
+    light: Server, tmp_path: Path
+) -> None:
+    outside = light.state / "written-by-a-model"
+    hostile = subprocess.run(
+        [sys.executable, "-c", WRITES, str(outside), str(tmp_path / "m" / "1")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert hostile.returncode == 0, hostile.stderr
+    outside.unlink(missing_ok=True)  # made while the model was
+    light.create("writes", serverless(tmp_path / "m"))
+    endpoint = light.settled("writes")
+    assert outside.exists() == (OFFERED.files == "open")
+    assert endpoint["variants"][0]["runtime_note"] != ""
+    if OFFERED.files != "open":
+        assert endpoint["status"] == "Failed"
+        assert "Read-only file system" in endpoint["failure_reason"] or (
+            "Permission denied" in endpoint["failure_reason"]
+        )
+    light.delete("writes")
+
+
+WRITES = """
+import sys
+import tensorflow as tf
+
+class Table(tf.saved_model.experimental.TrackableResource):
+    def _create_resource(self):
+        return tf.raw_ops.MutableHashTableV2(key_dtype=tf.string, value_dtype=tf.int64)
+    def _initialize(self):
+        tf.io.write_file(sys.argv[1], "written")
+
+module = tf.Module()
+module.table = Table()
+_ = module.table.resource_handle
+spec = [tf.TensorSpec([None, 1], tf.float32, name="x")]
+module.served = tf.function(lambda x: {"y": x * 2}, input_signature=spec)
+tf.saved_model.save(module, sys.argv[2], signatures={"serving_default": module.served})
+"""
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
