@@ -39,7 +39,7 @@ test: dev  ## run the tests
 	$(BIN)/python -m pytest
 
 crash: dev  ## kill the server under load twenty times (make test: three times)
-	LUKEWARM_CRASH_ROUNDS=20 $(BIN)/python -m pytest tests/e2e/test_crash.py
+	LUKEWARM_CRASH_ROUNDS=20 $(BIN)/python -m pytest -o faulthandler_timeout=900 tests/e2e/test_crash.py
 
 fuzz: dev  ## 100,000 hostile inputs (EXAMPLES=1000 for fewer; make test: 800)
 	LUKEWARM_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/fuzz --timeout 0 -o faulthandler_timeout=0

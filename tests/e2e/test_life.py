@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 
 import pytest
 
+from emulator.ledger import VERSION, Ledger
 from tests.load import REALTIME, SERVERLESS, Load, check_bill, rows
 from tests.servers import (
     ROOT,
@@ -172,6 +172,20 @@ def test_a_ledger_that_is_not_one(tmp_path: Path) -> None:
     assert (tmp_path / "ledger.sqlite").read_bytes() == b"a diary" * 1000
 
 
+def test_a_ledger_of_a_newer_version_and_one_that_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    Ledger.open(path).close()
+    sound = path.read_bytes()
+    newer = sound[:60] + (VERSION + 1).to_bytes(4, "big") + sound[64:]  # SQLite's user_version
+    damaged = sound[:4096] + b"\xa5" * (len(sound) - 4096)
+    for content, words in ((newer, "upgrade Lukewarm"), (damaged, "set EMULATOR_STATE_DIR")):
+        path.write_bytes(content)
+        said = [line for line in failed_start(tmp_path).splitlines() if words in line]
+        assert len(said) == 1
+        assert str(path) in said[0]
+        assert path.read_bytes() == content
+
+
 def test_two_servers_on_one_state_directory(server: Server) -> None:
     said = failed_start(server.state)
     assert f"in use by another server (process {server.process.pid})" in said
@@ -211,10 +225,6 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     assert "make serve PORT=8001" in done.stderr
 
 
-def gone(pids: list[int]) -> bool:
-    return not any(map(alive, pids))
-
-
 def test_an_end_under_load_answers_what_it_took_and_takes_no_more(tmp_path: Path) -> None:
     load = Load()
     with serving(tmp_path) as server:
@@ -224,7 +234,7 @@ def test_an_end_under_load_answers_what_it_took_and_takes_no_more(tmp_path: Path
                 pids = descendants(server.process.pid)
                 server.process.send_signal(signal.SIGTERM)
                 assert server.process.wait(30) in (0, -signal.SIGTERM)
-            until(partial(gone, pids), "no process is left", 5)
+            assert not any(map(alive, pids))
             server.client.close()
             server.start()
             recorded = Counter(row["request_id"] for row in rows(server))

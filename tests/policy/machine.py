@@ -73,6 +73,10 @@ class Machine(RuleBasedStateMachine):
         self.event: tuple[str, int, Cause | None] = ("", 0, None)
         self.fallen: dict[int, Cause] = {}  # requests of environments that this event ended
         self.failed_starts: Counter[Cause] = Counter()  # environments that it ended while starting
+        self.overdue: set[str] = set()  # the states of those that it ended for being late
+        self.arrivals = 0  # requests that came with it
+        self.starts = 0  # environments that it has started so far
+        self.newest = 0  # the newest environment before it
 
     # -- what happens -------------------------------------------------------------------------
 
@@ -82,6 +86,7 @@ class Machine(RuleBasedStateMachine):
         requests = range(self.asked + 1, self.asked + 1 + count)
         self.asked += count
         self.open |= dict.fromkeys(requests, self.now)
+        self.arrivals = count
         self.believe(self.policy.arrive(self.now, *requests), "arrive")
 
     @rule(pick=PICKS, step=STEPS, together=st.integers(1, 4))
@@ -101,8 +106,35 @@ class Machine(RuleBasedStateMachine):
     def broken(self, pick: int, step: int, cause: Cause) -> None:
         if environment := self.pick("starting", "idle", "busy", pick=pick):
             self.pass_time(step)
+            self.lose(environment, cause)
+
+    @rule(times=st.integers(2, 6), cause=CAUSES)
+    def crash_loop(self, times: int, cause: Cause) -> None:
+        """What comes up goes down, again and again."""
+        for _ in range(times):
+            if environment := self.pick("starting", pick=0):
+                self.believe(self.policy.ready(self.now, environment), "ready", environment)
+            if environment := self.pick("idle", "busy", pick=-1):
+                self.lose(environment, cause)
+
+    def lose(self, environment: int, cause: Cause) -> None:
+        if any(self.now >= self.environments[n].since + ANSWER_LIMIT for n in self.those("busy")):
+            self.believe(self.policy.tick(self.now), "tick")  # so that it is clear who starts whom
+        if environment in self.environments:
             actions = self.policy.broken(self.now, environment, cause)
             self.believe(actions, "broken", environment, cause)
+
+    @rule()
+    def work(self) -> None:
+        """Everything comes up and answers, and nothing fails."""
+        for _ in range(len(self.open) + 2):
+            for environment in self.those("starting"):
+                self.believe(self.policy.ready(self.now, environment), "ready", environment)
+            for environment in self.those("busy"):
+                self.believe(self.policy.done(self.now, environment), "done", environment)
+        assert not self.those("starting", "busy")
+        if len(self.environments) == self.most:  # or a request may wait for another try
+            assert not self.open
 
     @rule(step=STEPS)
     def tick(self, step: int) -> None:
@@ -133,6 +165,15 @@ class Machine(RuleBasedStateMachine):
         assert self.policy.ready(self.now, one) == []
         assert self.policy.done(self.now, one) == []
         assert self.policy.broken(self.now, one, cause) == []
+
+    @rule(pick=PICKS)
+    def news_out_of_turn(self, pick: int) -> None:
+        """Nobody is ready twice, or done with nothing."""
+        self.believe(self.policy.tick(self.now), "tick")
+        if environment := self.pick("idle", "busy", pick=pick):
+            assert self.policy.ready(self.now, environment) == []
+        if environment := self.pick("idle", "starting", pick=pick):
+            assert self.policy.done(self.now, environment) == []
 
     def close(self) -> None:
         """The end: everybody is answered, everything stopped, no meter runs."""
@@ -167,6 +208,7 @@ class Machine(RuleBasedStateMachine):
         """Carry the actions out. What the event did to its own environment becomes true when the
         policy first refers to it: deadlines that have passed come before it."""
         self.event, self.fallen, self.failed_starts = (kind, environment, cause), {}, Counter()
+        self.overdue, self.starts, self.newest = set(), 0, max(self.numbered, default=0)
         if cause:
             self.fell(self.environments[environment], cause)
         given: set[int] = set()
@@ -176,6 +218,7 @@ class Machine(RuleBasedStateMachine):
                     assert number not in self.numbered
                     self.numbered.add(number)
                     self.started(provisioned)
+                    self.starts += 1
                     self.environments[number] = Environment(provisioned, self.now)
                 case Assign(_, number):
                     self.assigned(action, first=number not in given)
@@ -187,6 +230,7 @@ class Machine(RuleBasedStateMachine):
                     del self.open[request]  # which fails for one that has been answered
                 case Hold(resource, units):
                     assert units >= 0
+                    assert units != self.units.get(resource, 0)
                     self.units[resource] = units
         self.happen()
         self.settled()
@@ -237,6 +281,7 @@ class Machine(RuleBasedStateMachine):
         else:
             assert why is OVERDUE[one.state]
             assert self.now >= one.since + self.span(one)[0]  # never early
+            self.overdue.add(one.state)
         self.fell(one, why)
 
     def fell(self, one: Environment, why: Cause) -> None:

@@ -38,7 +38,8 @@ class ServerlessMachine(Machine):
     def launch(self, rules: ServerlessRules, warm: bool) -> None:
         self.held_to, self.most = rules, rules.max_concurrency
         self.policy = ServerlessPolicy(rules)
-        self.losses = 0  # environments that died since the last answer
+        self.losses = 0  # times that environments died since the last answer
+        self.blamed = 0  # the newest environment when such a time was counted last
         self.below = False  # whether the floor may lack some
         self.believe(self.policy.launch(self.now, warm), "launch")
         assert self.environments or not warm
@@ -51,6 +52,21 @@ class ServerlessMachine(Machine):
 
     def started(self, provisioned: bool) -> None:
         assert provisioned or not self.those("idle")  # what is warm is used first
+        kind, number, _ = self.event
+        for_a_request = kind == "arrive" and self.starts < self.arrivals
+        for_the_floor = kind in ("launch", "done", "evict") or "busy" in self.overdue
+        if not (for_the_floor or self.worth_replacing(number)):
+            assert for_a_request
+            on_demand = sum(not one.provisioned for one in self.environments.values())
+            full = on_demand == self.most - self.held_to.provisioned_concurrency
+            assert provisioned == full  # a vacant place of the floor comes last
+
+    def worth_replacing(self, number: int) -> bool:
+        """Of one that is broken: it had come up, and it is not the same trouble again and again."""
+        if self.event[0] != "broken" or number not in self.environments:
+            return False
+        losses = self.losses + (number > self.blamed)
+        return self.environments[number].state != "starting" and losses <= MAX_LOSSES
 
     def chosen(self, action: Assign, fresh: bool) -> None:
         assert action.cold == fresh
@@ -71,7 +87,10 @@ class ServerlessMachine(Machine):
 
     def fell(self, one: Environment, why: Cause) -> None:
         super().fell(one, why)
-        self.below |= one.state == "starting"  # and is left to the next request
+        if one.state == "starting":  # is left to the next request
+            self.below = True
+        elif one.state == "busy" and why is Cause.TIMED_OUT:
+            self.below = False
 
     def span(self, one: Environment) -> tuple[int, int]:
         if one.state != "idle" or one.provisioned:
@@ -86,16 +105,19 @@ class ServerlessMachine(Machine):
         kind, number, _ = self.event
         if kind == "evict" or (kind == "done" and number in self.environments):
             self.losses, self.below = self.losses if kind == "evict" else 0, False
-        self.losses += kind == "broken" and number in self.environments
+        if kind == "broken" and number in self.environments:
+            self.below = not self.worth_replacing(number)
+            if number > self.blamed:  # those that are lost together are one loss
+                self.losses, self.blamed = self.losses + 1, self.newest
         super().happen()
 
     def settled(self) -> None:
         super().settled()
-        self.below |= self.losses > MAX_LOSSES
         floor = self.held_to.provisioned_concurrency
         provisioned = sum(one.provisioned for one in self.environments.values())
         if self.event[0] != "close":
             assert provisioned <= floor if self.below else provisioned == floor
+        assert self.event[0] != "evict" or not self.those("idle")
         assert len(self.open) <= self.most
         assert len(self.waiting) <= len(self.those("starting"))  # nothing queues
 
