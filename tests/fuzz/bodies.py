@@ -18,20 +18,39 @@ from tests.servers import SNEAKER
 
 JSON_TYPES = ("application/json", "application/jsonlines", "application/jsons")
 TYPES = (*JSON_TYPES, "text/csv", "application/x-npy", "application/x-npz")
+TOKENS = (
+    "(",
+    "-",
+    "{",
+    "[1]",
+    ",",
+    "'descr':",
+    "x",
+    "'",
+    '"""',
+    "\n",
+    "\\",
+    "1 +",
+    "0x",
+    "{}",
+    "#",
+)
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
+_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 _leaves = (
     st.none()
     | st.booleans()
     | st.integers()
     | st.sampled_from([2**63, -(2**64), 10**400, 1e308, 5e-324])
     | st.floats()
-    | st.text(max_size=8)
-    | st.fixed_dictionaries({"b64": st.text(max_size=8)})
+    | _texts
+    | st.sampled_from(["\ud800", "\x00", "\U0010ffff", "NaN"])
+    | st.fixed_dictionaries({"b64": _texts | st.sampled_from(["aGk=", "aGk"])})
 )
 values = st.recursive(
     _leaves,
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(_texts | st.just("x"), inner),
     max_leaves=20,
 )
 _numbers: st.SearchStrategy[Any] = st.sampled_from(
@@ -114,6 +133,7 @@ def npy_headers(draw: Draw) -> bytes:
     text = draw(
         st.just(repr(parts) + "\n")
         | st.text(max_size=40)
+        | st.lists(st.sampled_from(TOKENS), min_size=1, max_size=6).map("".join)
         | st.builds(str.__mul__, st.sampled_from(["-", "(", "not ", "{1:", "'"]), st.just(9000))
     ).encode("latin-1", "replace")
     version: bytes = draw(st.sampled_from([b"\x01\x00", b"\x02\x00", b"\x03\x00", b"\xff\xff"]))
