@@ -80,7 +80,7 @@ class Machine(RuleBasedStateMachine):
 
     # -- what happens -------------------------------------------------------------------------
 
-    @rule(count=st.integers(1, 4), step=STEPS)
+    @rule(count=st.integers(1, 8), step=STEPS)
     def arrive(self, count: int, step: int) -> None:
         self.pass_time(step)
         requests = range(self.asked + 1, self.asked + 1 + count)
@@ -92,9 +92,12 @@ class Machine(RuleBasedStateMachine):
     @rule(pick=PICKS, step=STEPS, together=st.integers(1, 4))
     def ready(self, pick: int, step: int, together: int) -> None:
         if environment := self.pick("starting", pick=pick):
-            self.environments[environment].together = together
             self.pass_time(step)
-            self.believe(self.policy.ready(self.now, environment, together), "ready", environment)
+            self.come_up(environment, together)
+
+    def come_up(self, environment: int, together: int) -> None:
+        self.environments[environment].together = together
+        self.believe(self.policy.ready(self.now, environment, together), "ready", environment)
 
     @rule(pick=PICKS, step=STEPS)
     def done(self, pick: int, step: int) -> None:
@@ -113,7 +116,7 @@ class Machine(RuleBasedStateMachine):
         """What comes up goes down, again and again."""
         for _ in range(times):
             if environment := self.pick("starting", pick=0):
-                self.believe(self.policy.ready(self.now, environment), "ready", environment)
+                self.come_up(environment, together=4)
             if environment := self.pick("idle", "busy", pick=-1):
                 self.lose(environment, cause)
 
@@ -129,7 +132,7 @@ class Machine(RuleBasedStateMachine):
         """Everything comes up and answers, and nothing fails."""
         for _ in range(len(self.open) + 2):
             for environment in self.those("starting"):
-                self.believe(self.policy.ready(self.now, environment), "ready", environment)
+                self.come_up(environment, together=4)
             for environment in self.those("busy"):
                 self.believe(self.policy.done(self.now, environment), "done", environment)
         assert not self.those("starting", "busy")

@@ -62,10 +62,20 @@ def test_due_names_the_earliest_deadline_first() -> None:
     assert one.marks[pool.EARLIEST] == 30
 
 
-@given(st.integers(0, 900), st.integers(0, 900), st.integers(0, 2**31 - 2), st.integers(1, 10**9))
-def test_keep_warm_stays_within_its_bounds(low: int, high: int, seed: int, serial: int) -> None:
-    low, high = min(low, high) * SECOND, max(low, high) * SECOND
+@given(
+    st.integers(0, 900),
+    st.integers(0, 900),
+    st.sampled_from([1, SECOND]),
+    st.integers(0, 2**31 - 2),
+    st.integers(1, 10**9),
+)
+def test_keep_warm_stays_within_its_bounds(
+    low: int, high: int, unit: int, seed: int, serial: int
+) -> None:
+    low, high = min(low, high) * unit, max(low, high) * unit
     assert low <= pool.keep_warm_ns(low, high, seed, serial) <= high
+    for length in range(3):  # where a step too far is likely
+        assert low <= pool.keep_warm_ns(low, low + length, seed, serial) <= low + length
 
 
 def test_never_fits_an_int64() -> None:
