@@ -110,6 +110,15 @@ def test_a_worker_that_keeps_dying_before_an_answer_is_tried_less_and_less_often
     assert one.broken(now, 15, Cause.DIED) == [Start(16)]  # it had answered
 
 
+def test_the_death_of_one_that_had_answered_is_not_held_against_its_replacement() -> None:
+    one = in_service()
+    one.arrive(0, 1)
+    one.done(0, 1)
+    assert one.broken(1, 1, Cause.DIED) == [Start(2)]
+    one.ready(2, 2)
+    assert one.broken(2, 2, Cause.DIED) == [Start(3)]  # the first that has not
+
+
 def test_workers_lost_together_are_all_replaced_at_once() -> None:
     one = in_service(instances=1, workers=4)
     started = [action for n in range(1, 5) for action in one.broken(n, n, Cause.DIED)]
