@@ -24,7 +24,7 @@ from emulator.core import MIB, NEVER, Persona
 from emulator.errors import SetupError, ThrottlingException
 
 APPLICATION_ID = 0x4C554B45  # "LUKE", in bytes 68-71 of the file
-WAL_LIMIT = 64 * MIB  # above it a checkpoint makes the writer wait for a moment
+WAL_LIMIT = 256 * MIB  # above it a checkpoint makes the writer wait, some 50 ms
 CHECKED_SIZE = 64 * MIB  # a larger file is not read through when it is opened
 _EVER = -NEVER
 

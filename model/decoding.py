@@ -109,7 +109,8 @@ def from_json(body: bytes) -> Query:
 
 
 def has_booleans(body: bytes) -> bool:
-    return b"true" in body or b"false" in body
+    # A letter is found much faster than a word, and most requests are numbers.
+    return (b"u" in body and b"true" in body) or (b"l" in body and b"false" in body)
 
 
 def parsed(text: bytes) -> Any:

@@ -6,7 +6,9 @@ The wording of the refusals follows TensorFlow Serving's, extended where its own
 from __future__ import annotations
 
 import base64
+import struct
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from model.signatures import Array, Tensor
 
 # TensorFlow's names of the types whose names differ from NumPy's
 TYPE_NAMES = {"float32": "float", "float64": "double", "float16": "half", "object": "string"}
+PACKED = "fd"  # the floats that struct and NumPy have under the same letter
+MANY = 1 << 16  # numbers; above that the copies that packing makes cost more than it saves
 
 
 def from_json(value: Any, tensor: Tensor, where: str, booleans: bool = True) -> Array:
@@ -24,9 +28,32 @@ def from_json(value: Any, tensor: Tensor, where: str, booleans: bool = True) -> 
     try:
         if tensor.dtype == object:
             return shaped(strings(value, where), tensor)
+        quick = None if booleans else packed(value, tensor)
+        if quick is not None:
+            return shaped(quick, tensor)
         return shaped(cast(numbers(value, tensor, where, booleans), tensor, where), tensor)
     except RecursionError:
         raise Refused(400, f"The lists of {where} are nested too deep.") from None
+
+
+def packed(value: Any, tensor: Tensor) -> Array | None:
+    """A nested list of numbers as floats, in half the time that NumPy takes to find out what is in
+    it. None where NumPy has to look: other types, unequal lists, numbers out of range, many."""
+    code = tensor.dtype.char
+    if code not in PACKED:
+        return None
+    try:
+        shape, flat = [len(value)], value
+        while type(flat[0]) is list:
+            shape.append(len(flat[0]))
+            if set(map(len, flat)) != {shape[-1]}:
+                return None
+            flat = list(chain.from_iterable(flat))
+        if len(flat) > MANY:
+            return None
+        return np.frombuffer(struct.pack(f"{len(flat)}{code}", *flat), tensor.dtype).reshape(shape)
+    except (TypeError, ValueError, LookupError, OverflowError, struct.error):
+        return None
 
 
 def numbers(value: Any, tensor: Tensor, where: str, booleans: bool) -> Array:
