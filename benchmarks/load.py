@@ -1,7 +1,8 @@
 """Throughput beside that of other servers of the same model: one image of 6 KB as JSON a request.
 
-Ours keeps its ledger. All servers run at once and take turns at the load, so that a machine whose
-speed drifts is as slow for the one as for the other; a ratio is the median of those of the rounds.
+Ours keeps its ledger. All servers are up at once and take turns at the load, so that a machine
+whose speed drifts is as slow for the one as for the other; those whose turn it is not stand still.
+A ratio is the median of those of the rounds.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from statistics import median
 
@@ -19,6 +21,7 @@ import numpy as np
 from benchmarks import wrk
 from benchmarks.measure import ROOT, Figure, NotMeasured, Running, knows, server
 from benchmarks.peers.serving import LITSERVE, MLSERVER, Peer, Settings, serving
+from benchmarks.processes import paused
 
 ENDPOINT = "fashion-mnist-realtime"
 CONNECTIONS = {8: 3.0, 64: 10.0}  # and how many times the better peer ours should be
@@ -30,6 +33,7 @@ ROUNDS, ROUND_S, WARM_S, TRIAL_S = 3, 4, 1, 2
 class Turns:
     """The runs of one server by number of connections."""
 
+    pid: int
     url: str
     body: Path
     name: str
@@ -55,12 +59,13 @@ def figures() -> list[Figure]:
             peers, missing = {}, str(reason)
         running = stack.enter_context(server())
         running.wait("/ping")
-        ours = Turns(running.invocations(ENDPOINT), image, "ours")
+        ours = Turns(running.process.pid, running.invocations(ENDPOINT), image, "ours")
         lite = None
         if knows("runtime"):
             lighter = stack.enter_context(server(EMULATOR_RUNTIME="litert"))
             lighter.wait("/ping")
-            lite = Turns(lighter.invocations(ENDPOINT), image, "ours with LiteRT")
+            url = lighter.invocations(ENDPOINT)
+            lite = Turns(lighter.process.pid, url, image, "ours with LiteRT")
         _take_turns(ours, lite, peers)
         found = [*_alone(ours), *_beside(ours, peers, missing, CONNECTIONS)]
         if lite:
@@ -98,7 +103,7 @@ def _fastest(image: Path, tensor: Path, folder: Path) -> Iterator[dict[int, list
                 key = str(settings)
                 if key not in chosen:
                     peer = kept.enter_context(serving(name, settings, body, folder))()
-                    chosen[key] = Turns(peer.url, peer.body, name, peer.settings)
+                    chosen[key] = Turns(peer.pid, peer.url, peer.body, name, peer.settings)
                 best[number].append(chosen[key])
         yield best
 
@@ -109,23 +114,27 @@ def _tried(name: str, body: Path, tried: tuple[Settings, ...], folder: Path) -> 
         started = [stack.enter_context(serving(name, each, body, folder)) for each in tried]
         peers = [answering() for answering in started]
         return {
-            number: tried[int(np.argmax([_trial(peer, number) for peer in peers]))]
+            number: tried[int(np.argmax([_trial(peer, peers, number) for peer in peers]))]
             for number in CONNECTIONS
         }
 
 
-def _trial(peer: Peer, connections: int) -> float:
-    wrk.post(peer.url, [peer.body], connections, WARM_S)
-    return wrk.post(peer.url, [peer.body], connections, TRIAL_S).per_second
+def _trial(peer: Peer, others: list[Peer], connections: int) -> float:
+    with paused(other.pid for other in others if other is not peer):
+        wrk.post(peer.url, [peer.body], connections, WARM_S)
+        return wrk.post(peer.url, [peer.body], connections, TRIAL_S).per_second
 
 
 def _take_turns(ours: Turns, lite: Turns | None, peers: Mapping[int, list[Turns]]) -> None:
+    everyone = {one.pid for one in (ours, lite, *chain(*peers.values())) if one}
     for _ in range(ROUNDS):
         for number in CONNECTIONS:
             for one in (ours, lite, *peers.get(number, [])):
                 if one:
-                    one.take(number)
-        ours.take(1)
+                    with paused(everyone - {one.pid}):
+                        one.take(number)
+        with paused(everyone - {ours.pid}):
+            ours.take(1)
 
 
 def _alone(ours: Turns) -> list[Figure]:

@@ -51,7 +51,8 @@ def packed(value: Any, tensor: Tensor) -> Array | None:
             flat = list(chain.from_iterable(flat))
         if len(flat) > MANY:
             return None
-        return np.frombuffer(struct.pack(f"{len(flat)}{code}", *flat), tensor.dtype).reshape(shape)
+        content = struct.pack(f"={len(flat)}{code}", *flat)  # without = it overflows to infinity
+        return np.frombuffer(content, tensor.dtype).reshape(shape)
     except (TypeError, ValueError, LookupError, OverflowError, struct.error):
         return None
 

@@ -45,6 +45,7 @@ MLSERVER: tuple[Settings, ...] = tuple(
 class Peer:
     """A running peer: where it takes which body, and with which settings it runs."""
 
+    pid: int
     name: str
     url: str
     body: Path
@@ -89,7 +90,7 @@ def serving(
         )
     words = ", ".join(f"{key.lower()} {value}" for key, value in settings.items())
     words = words.replace("mlserver_model_", "").replace("mlserver_", "")
-    peer = Peer(name, f"http://127.0.0.1:{port}{path}", body, words)
+    peer = Peer(process.pid, name, f"http://127.0.0.1:{port}{path}", body, words)
     try:
         yield lambda: _answering(peer, process, log)
     finally:
