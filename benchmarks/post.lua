@@ -1,11 +1,12 @@
 -- Posts the bodies of the files given, in turn: wrk -s post.lua URL -- CONTENT-TYPE FILE...
--- and prints what came of it as one line of JSON. Times are microseconds.
+-- asking for the same type in return, and prints what came of it as one line of JSON. Times are
+-- microseconds.
 
 local requests, turn = {}, 0
 
 function init(args)
   wrk.method = "POST"
-  wrk.headers["Content-Type"] = args[1]
+  wrk.headers["Content-Type"], wrk.headers["Accept"] = args[1], args[1]
   for number = 2, #args do
     local file = assert(io.open(args[number], "rb"))
     requests[number - 1] = wrk.format(nil, nil, nil, file:read("*a"))
