@@ -82,8 +82,7 @@ class Server:
         """Answer what is in flight, end every environment, leave the ledger exact."""
         if self._beat:
             self._beat.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._beat
+            await asyncio.wait((self._beat,))
         try:
             await self.hosting.close()
             self.hosting.beat()
@@ -103,7 +102,7 @@ class Server:
                 self.hosting.beat()
                 self._note_time()
                 await asyncio.to_thread(self.ledger.checkpoint)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError) as error:
                 if not failing:
                     log.error("The ledger cannot be brought up to date: %s. Trying on.", error)
                 failing = True

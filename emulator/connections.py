@@ -144,6 +144,10 @@ class Connection(HttpToolsProtocol):
         self._phase, self.since = HEAD, self._door.now
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._phase != BODY:  # a trailer is no header: it would take one's place
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         if len(self.headers) > self._door.config.head_fields:
             raise Refused(self._door.many)

@@ -23,7 +23,7 @@ import orjson
 
 from emulator.core import Runtime
 from emulator.sandbox.logs import LogPipe
-from emulator.sandbox.processes import Child
+from emulator.sandbox.processes import Child, ending
 from emulator.sandbox.scratch import remove
 from emulator.sandbox.surroundings import scrubbed
 
@@ -35,6 +35,8 @@ MISSING = "LiteRT is not installed here: install the package ai-edge-litert"
 LIMIT_S = 600.0  # for one conversion
 KEPT_S = 30 * 86_400.0  # since it was used last
 EXIT_PATIENCE_S = 5.0
+DESCRIPTION_BYTES = 1 << 16
+DONE = ending(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,10 @@ class Conversions:
             return Outcome(SHIPPED, described["note"])
         target = self._directory / _key(content)
         async with self._turn:
-            note = "" if _described(target) else await self._convert(model_dir, target)
+            try:
+                note = "" if _described(target) else await self._convert(model_dir, target)
+            except OSError as error:
+                note = f"The model could not be converted for LiteRT: {error}."
         described = _described(target)
         if described is None:
             return Outcome(None, note)
@@ -105,15 +110,16 @@ class Conversions:
         try:
             made = home / "made"
             ended = await self._run([str(model_dir), str(made)], written, home)
-            if _described(made):
-                remove(target)
+            # A model that is read may write there, too, but not end the converter in order.
+            if ended == DONE and _described(made):
+                await asyncio.to_thread(remove, target)
                 made.rename(target)
         finally:
             os.close(written)
             said.close()
-            remove(home)
+            await asyncio.to_thread(remove, home)  # a model may have left a lot in it
         tail = " ".join(list(said.tail)[-1:])
-        return f"The converter {ended}{': ' + tail if tail else ''}."
+        return f"The converter ended {ended}{': ' + tail if tail else ''}."
 
     async def _run(self, arguments: list[str], output: int, home: Path) -> str:
         variables = scrubbed(os.environ, home) | {"TMPDIR": str(home)}
@@ -124,8 +130,8 @@ class Conversions:
         try:
             await asyncio.wait((child.gone,), timeout=LIMIT_S)
             if child.gone.done():
-                return f"ended {child.gone.result()}"
-            return f"was ended after {LIMIT_S:g} s"
+                return child.gone.result()
+            return f"by force after {LIMIT_S:g} s"
         finally:
             child.kill()
             self._running = None
@@ -158,7 +164,12 @@ def _key(content: str) -> str:
 def _described(directory: Path) -> dict[str, Any] | None:
     """What is said of the conversion there; None if there is none that can be read."""
     try:
-        described: dict[str, Any] = orjson.loads((directory / DESCRIPTION).read_bytes())
+        with (directory / DESCRIPTION).open("rb") as file:
+            described = orjson.loads(file.read(DESCRIPTION_BYTES))
     except (OSError, ValueError):
         return None
-    return described
+    if not isinstance(described, dict):
+        return None
+    kinds = {"content": str, "converted": bool, "note": str}
+    right = all(isinstance(described.get(name), kind) for name, kind in kinds.items())
+    return described if right else None

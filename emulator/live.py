@@ -305,7 +305,9 @@ class LiveVariant:
         task.add_done_callback(self._stopping.discard)
 
     def _reject(self, action: Reject) -> None:
-        pending = self._pending.pop(action.request)
+        pending = self._pending.pop(action.request, None)
+        if pending is None:  # an earlier call of its batch has answered it
+            return
         assigned = pending.assignment
         live_number = assigned.environment if assigned else 0
         words = self._words.get(action.request, "")

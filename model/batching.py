@@ -82,6 +82,12 @@ def split(outputs: Mapping[str, Array], rows: Sequence[int]) -> list[dict[str, A
     ]
 
 
+def aligned(arrays: Mapping[str, Array]) -> bool:
+    """Whether all inputs have as many rows. Others may be valid, for a model that broadcasts, but
+    which row belongs to which cannot be told."""
+    return len(set(map(len, arrays.values()))) == 1
+
+
 def count(arrays: Mapping[str, Array]) -> int:
     """The rows of one request."""
     return len(next(iter(arrays.values())))
@@ -95,7 +101,7 @@ def padded(sizes: Mapping[int, Call], plain: Call) -> Call:
     def call(arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         rows = count(arrays)
         size = next((size for size in ladder if size >= rows), 0)
-        if not size or not rows:
+        if not size or not rows or not aligned(arrays):
             return plain(arrays)
         if size == rows:
             return sizes[size](arrays)

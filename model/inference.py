@@ -138,7 +138,7 @@ class Container:
             question = guarded(self._question, request)
             if isinstance(question, Response):
                 answers[index] = question
-            elif question.signature is not self._function or question.layout is not Layout.ROWS:
+            elif not self._shares(question):
                 answers[index] = guarded(answered, question)
             else:
                 shared.setdefault(batching.fits(question.arrays), {})[index] = question
@@ -175,6 +175,11 @@ class Container:
     @property
     def _function(self) -> Signature:
         return self._models[self._default].signatures[DEFAULT_SIGNATURE]
+
+    def _shares(self, question: Question) -> bool:
+        """Whether it may be asked together with others."""
+        rows = question.layout is Layout.ROWS and question.signature is self._function
+        return rows and batching.aligned(question.arrays)
 
     def _handled(self, request: Request) -> Response:
         if self._script is None:

@@ -148,6 +148,13 @@ def test_header_bombs(tight: Server, data: bytes, named: str) -> None:
     assert named in answer.decode()
 
 
+def test_a_trailer_takes_no_headers_place(tight: Server) -> None:
+    head = b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    chunk = b"%x\r\n%b\r\n0\r\n" % (len(SNEAKER), SNEAKER)
+    statuses, _ = said(tight, INVOKE + head + chunk + b"content-type: text/html\r\n\r\n")
+    assert statuses == [200]
+
+
 def test_a_large_head_within_the_limit_is_served(tight: Server) -> None:
     head = b"GET /ping HTTP/1.1\r\nconnection: close\r\n"
     for more in (b"a: " + b"x" * 16_000 + b"\r\n", b"a: b\r\n" * 63):

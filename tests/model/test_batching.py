@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from model import batching, compiling
 from model.inference import Container, Request, Response, import_runtime, load
 from model.messages import Refused
-from model.signatures import Array, Call, Signature, Tensor
+from model.signatures import DEFAULT_SIGNATURE, Array, Call, Servable, Signature, Tensor
 
 ARTIFACTS = Path(__file__).parents[2] / "model" / "artifacts"
 FASHION = ARTIFACTS / "fashion-mnist"
@@ -246,3 +247,56 @@ def test_only_rows_that_do_not_touch_share_a_call(
     signature = Signature({"x": Tensor("x", X.dtype, shape)}, call)
     assert batching.together(signature, 8) == most
     assert batching.together(signature, 1) == 1
+
+
+def summed(arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+    return {"sum": arrays["x"] + arrays["y"]}
+
+
+def adding(call: Call = summed) -> Container:
+    """A model of two inputs that broadcasts, so that inputs of unequal rows are valid."""
+    tensors = {name: Tensor(name, np.dtype(np.float32), (None, 1)) for name in ("x", "y")}
+    signature = Signature(tensors, call)
+    made = Container({"model": Servable("model", 1, {DEFAULT_SIGNATURE: signature})}, "model")
+    made.warm_up(8)
+    assert made.together == 8
+    return made
+
+
+def unequal(x: list[float], y: list[float]) -> Request:
+    stream = io.BytesIO()
+    arrays = {"x": np.array(x, np.float32), "y": np.array(y, np.float32)}
+    np.savez(stream, x=arrays["x"].reshape(-1, 1), y=arrays["y"].reshape(-1, 1))
+    return Request(stream.getvalue(), "application/x-npz")
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [unequal([0, 0], [0]), unequal([0], [0, 5])],
+        [unequal([0], []), unequal([0], [])],
+        [unequal([], [0]), unequal([], [0])],
+    ],
+)
+def test_a_request_of_unequal_inputs_neither_gets_nor_shifts_anothers_rows(
+    others: list[Request],
+) -> None:
+    made, mine = adding(), unequal([1000], [77])
+    asked = [others[0], mine, others[1], mine]
+    assert made.handle_all(asked) == [made.handle(one) for one in asked]
+    assert orjson.loads(made.handle_all(asked)[1].body) == {"predictions": [[1077.0]]}
+
+
+@pytest.mark.parametrize("y", [[[10]], [[10], [20]], [[10], [20], [30]]])
+def test_unequal_inputs_are_not_padded_into_other_numbers(y: list[list[float]]) -> None:
+    def program(size: int) -> Call:
+        def call(arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+            assert {len(array) for array in arrays.values()} == {size}
+            return summed(arrays)
+
+        return call
+
+    compiled = adding(batching.padded({size: program(size) for size in (1, 2, 4)}, summed))
+    body = orjson.dumps({"inputs": {"x": [[1], [2], [3]], "y": y}})
+    request = Request(body, "application/json")
+    assert compiled.handle(request) == adding().handle(request)
