@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # One row per layer, lowest first; files of one layer do not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("emulator", "emulator.core", "emulator.errors"),
+    ("emulator", "emulator.address", "emulator.core", "emulator.errors"),
     ("emulator.pool", "emulator.billing"),
     ("emulator.realtime", "emulator.serverless"),
     (
