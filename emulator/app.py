@@ -36,7 +36,7 @@ from emulator.hosting import Hosting
 from emulator.ledger import Ledger, unreadable, unusable
 from emulator.listening import Listening, listening, uvicorn_config
 from emulator.metrics import Metrics
-from emulator.sandbox import backends
+from emulator.sandbox import backends, interpreter
 from emulator.state import StateDirectory
 from emulator.wire import Wire
 
@@ -58,7 +58,10 @@ class Server:
         self.prices = catalogue.price_table(config.region)
         self.state = StateDirectory(config.state_dir)
         try:
-            sandbox = backends.create(_backend(config), self.state.scratch, config.isolation)
+            python = interpreter.usable(config.python)
+            sandbox = backends.create(
+                _backend(config), self.state.scratch, config.isolation, python
+            )
             self.ledger = Ledger.open(self.state.ledger)
             self.clock = self._clock()
         except Exception:

@@ -1,23 +1,27 @@
 """Models as people have them (a .keras file, a directory, an archive), made ready to load.
 
-Nothing of a model is executed or parsed here. What cannot be served is told apart by names and
-first bytes, so that the answer says what to do instead.
+Nothing of a model is executed here. What cannot be served is told apart by names and first bytes,
+so that the answer says what to do instead. What a script loads is the script's own business.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+from emulator import contract
 from emulator.archives import MAX_DEPTH, MAX_MEMBERS, check_zip, unpack
 from emulator.errors import SetupError
 
+NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
 WAY_OUT = "save it as a .keras file or a SavedModel"
-PICKLE = f"a pickle, which runs code when it is read: {WAY_OUT}"
-PYTORCH = "a model of PyTorch: it needs TensorFlow's formats, a .keras file or a SavedModel"
+SCRIPT = "a script that loads it, code/inference.py with model_fn"
+PICKLE = f"a pickle, which runs code when it is read: {WAY_OUT}, or pack it with {SCRIPT}"
+PYTORCH = f"a model of PyTorch: pack it with {SCRIPT}, or give a .keras file or a SavedModel"
 KERAS_2 = "Keras's older format: load it with Keras and save it as a .keras file"
 ARCHIVE = "another kind of archive: pack it with `tar -czf model.tar.gz`"
 
@@ -26,7 +30,7 @@ BY_SUFFIX = {
     ".h5": KERAS_2, ".hdf5": KERAS_2,
     ".pkl": PICKLE, ".pickle": PICKLE, ".joblib": PICKLE, ".dill": PICKLE,
     ".pt": PYTORCH, ".pth": PYTORCH, ".safetensors": PYTORCH,
-    ".onnx": "a model of ONNX: it needs TensorFlow's formats, a .keras file or a SavedModel",
+    ".onnx": f"a model of ONNX: pack it with {SCRIPT}, or save it as a SavedModel",
     ".tflite": "converted already: give the model that it was made from, and set "
                "EMULATOR_RUNTIME=litert to have it run by LiteRT",
     ".pb": "a part of a SavedModel: give the directory that has <version>/saved_model.pb in it",
@@ -41,8 +45,11 @@ BY_MAGIC = {
 }
 
 
-def prepare(source: Path, target: Path, limit_bytes: int) -> None:
-    """Make `target` a directory that holds the model at `source`.
+def prepare(
+    source: Path, target: Path, limit_bytes: int, variables: Mapping[str, str] = NO_VARIABLES
+) -> None:
+    """Make `target` a directory that holds the model at `source`. `variables` is the container's
+    environment, which may name the archive's script.
 
     A `.tar.gz` (or `.tgz`, `.tar`) archive is unpacked; a `.keras` file or a directory is copied.
     Raises SetupError with one sentence, and leaves no `target` behind, if the source is missing,
@@ -53,7 +60,7 @@ def prepare(source: Path, target: Path, limit_bytes: int) -> None:
     try:
         part.mkdir(parents=True)
         _fill(source, part, limit_bytes)
-        _refuse_unserved(source, part, limit_bytes)
+        _refuse_unserved(source, part, limit_bytes, variables)
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
     except OSError as error:
@@ -124,8 +131,11 @@ def _files(directory: Path) -> Iterator[Path]:
             yield path
 
 
-def _refuse_unserved(source: Path, prepared: Path, limit_bytes: int) -> None:
-    """Raises SetupError if there is a model in a form that is not served, and none that is."""
+def _refuse_unserved(
+    source: Path, prepared: Path, limit_bytes: int, variables: Mapping[str, str]
+) -> None:
+    """Raises SetupError if there is a model in a form that is not served, and none that is, nor a
+    script that loads it."""
     if any(prepared.rglob("saved_model.pb")):
         return
     models = sorted(prepared.glob("*.keras"))
@@ -134,7 +144,9 @@ def _refuse_unserved(source: Path, prepared: Path, limit_bytes: int) -> None:
         title = f"{model.name} in the model {source}" if inside else f"The model {source}"
         _refuse_no_keras(model, title)
         check_zip(model, title, limit_bytes)
-    for file in sorted(prepared.rglob("*")) if not models else ():
+    if models or contract.script(prepared, variables).usable:
+        return
+    for file in sorted(prepared.rglob("*")):
         where = file.relative_to(prepared)
         kind = BY_SUFFIX.get(file.suffix.lower())
         if kind and "code" not in where.parts:

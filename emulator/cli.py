@@ -11,8 +11,10 @@ import typer
 from emulator import catalogue
 from emulator.config import read
 from emulator.errors import SetupError
+from emulator.sandbox import interpreter
 
 HOST_HELP = "Address to listen on; one that others can reach turns authentication on."
+PYTHON_HELP = "Interpreter that scripts with model_fn run in; sets EMULATOR_PYTHON."
 
 commands = typer.Typer(
     help="A local, offline SageMaker endpoint emulator with real cold starts and an exact bill.",
@@ -31,12 +33,16 @@ def _lukewarm() -> None:
 def serve(
     host: Annotated[str, typer.Option(help=HOST_HELP)] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
+    python: Annotated[str, typer.Option(help=PYTHON_HELP)] = "",
 ) -> None:
     """Run the server: the same as `uvicorn emulator.app:app`. Settings: docs/settings.md."""
     import uvicorn  # only this command needs it
 
+    if python:
+        os.environ["EMULATOR_PYTHON"] = python
     try:
         config = read(os.environ)
+        interpreter.usable(config.python)
         catalogue.price_table(config.region)
         _check_port(host, port)
     except SetupError as error:

@@ -66,6 +66,11 @@ def _between(kind: type[N], least: N, most: N, expected: str) -> Callable[[str],
     return parse
 
 
+def _own(raw: str) -> str:
+    """A program, or `own` for the server's, which is the empty text."""
+    return "" if raw.strip() in ("", "own") else str(Path(raw.strip()).expanduser())
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(raw: str) -> str:
         if raw.strip().lower() not in choices:
@@ -155,8 +160,15 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "runtime",
         "tensorflow",
-        _one_of(*Runtime),
+        _one_of(Runtime.TENSORFLOW, Runtime.LITERT),
         "What runs models: `tensorflow`, or `litert` for those that can be converted.",
+    ),
+    Setting(
+        "python",
+        "own",
+        _own,
+        "The interpreter that scripts (`model_fn` and the others) run in: the server's own, or"
+        " another Python of 3.11 or newer with the packages that they import.",
     ),
     Setting(
         "isolation",
@@ -309,6 +321,7 @@ class Config:
     clock: str
     sandbox: str
     runtime: str
+    python: str  # empty: the server's own
     isolation: str
     keep_warm_s: tuple[float, float]
     cold_start: str

@@ -41,14 +41,18 @@ DONE = ending(0)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a model can run on: LiteRT from `directory`, or TensorFlow where that is None. `note`
-    says how it was converted, or why not, in one sentence."""
+    """What a model can run on: LiteRT from `directory`, the script `program` of its archive, or
+    TensorFlow where there is neither. `note` says how it was converted, or why not, in one
+    sentence."""
 
     directory: Path | None = None
     note: str = ""
+    program: str = ""
 
     @property
     def runtime(self) -> Runtime:
+        if self.program:
+            return Runtime.SCRIPT
         return Runtime.LITERT if self.directory else Runtime.TENSORFLOW
 
 

@@ -30,6 +30,7 @@ class Runtime(StrEnum):
 
     TENSORFLOW = "tensorflow"
     LITERT = "litert"
+    SCRIPT = "script"  # the user's own code loads the model, by whatever library it imports
 
 
 class Cause(StrEnum):

@@ -12,6 +12,7 @@ import sqlite3
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from emulator import catalogue, endpoints, faults, personas
 from emulator.billing import UsageKind
 from emulator.clock import Clock
 from emulator.config import Config
+from emulator.contract import contract
 from emulator.conversions import Conversions, Outcome
 from emulator.core import Cause, Persona, Runtime
 from emulator.delays import Delays
@@ -35,6 +37,7 @@ from emulator.errors import (
     InvocationError,
     ModelNotReadyException,
     NotFound,
+    SetupError,
     ValidationError,
     ValidationException,
 )
@@ -409,9 +412,13 @@ class Hosting:
 
     async def _outcome(self, endpoint: str, variant: Variant) -> Outcome:
         model = self._registry.models[variant.model]
+        directory = Path(model.directory)
+        with suppress(SetupError):  # what cannot be served says so when it is loaded
+            if program := contract(directory, "", model.variables).program:
+                return Outcome(program=program)
         if personas.runtime(self.config, model.variables) is Runtime.TENSORFLOW:
             return Outcome()
-        outcome = await self._conversions.of(Path(model.directory))
+        outcome = await self._conversions.of(directory)
         if outcome.runtime is Runtime.TENSORFLOW:
             log.warning("%s/%s stays on TensorFlow: %s", endpoint, variant.name, outcome.note)
         return outcome
@@ -424,6 +431,7 @@ class Hosting:
             label=endpoint,
             model_dir=Path(model.directory),
             conversion=outcome.directory,
+            program=outcome.program,
             memory_bytes=persona.memory_bytes,
             warm_up=persona.warm_up,
             batch=persona.batch,

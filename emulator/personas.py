@@ -19,6 +19,7 @@ from emulator.serverless import ServerlessPolicy, ServerlessRules
 WORKERS_VARIABLE = "SAGEMAKER_MODEL_SERVER_WORKERS"  # the inference toolkit's own
 MAX_WORKERS = 64
 RUNTIME_VARIABLE = "LUKEWARM_RUNTIME"
+RUNTIMES = (Runtime.TENSORFLOW, Runtime.LITERT)  # a script is no choice: the archive has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,9 @@ def host(config: Config, variant: Variant, model: Model) -> Hosted:
 def runtime(config: Config, variables: Mapping[str, str]) -> Runtime:
     """What is to run a model with these variables. Raises ValidationException."""
     asked = variables.get(RUNTIME_VARIABLE, config.runtime)
-    if asked not in set(Runtime):
+    if asked not in RUNTIMES:
         raise ValidationException(
-            f"The variable {RUNTIME_VARIABLE} is {asked!r}; it is one of {', '.join(Runtime)}."
+            f"The variable {RUNTIME_VARIABLE} is {asked!r}; it is one of {', '.join(RUNTIMES)}."
         )
     return Runtime(asked)
 

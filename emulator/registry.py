@@ -86,7 +86,9 @@ class Registry:
                 directory = self._models_dir / uuid.uuid4().hex
                 model = Model(name, str(directory), str(source), now, dict(variables))
                 made.append(model)
-                await self._in_thread(artifacts.prepare, source, directory, self._model_bytes)
+                await self._in_thread(
+                    artifacts.prepare, source, directory, self._model_bytes, variables
+                )
             documents = [_document("model", model) for model in made]
             self._ledger.put(
                 *documents, _document("endpoint-config", config), _document("endpoint", endpoint)

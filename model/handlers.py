@@ -1,23 +1,21 @@
-"""The user's `code/inference.py`: finding it, importing it, and calling what it defines.
+"""The user's `code/inference.py`: finding it, and calling what it defines.
 
-It is imported as the container does it: `code/lib` and `code` are on `sys.path`; nothing is
-installed, so packages that the server's environment lacks belong in `code/lib`.
+These are the handlers of the TensorFlow container; the functions of the others are `script.py`.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
+from model.bodies import answer, as_bytes
 from model.messages import JSON, ModelLoadError, Request, Response
+from model.program import imported
 from model.rest import Loopback, Route
 
 REST_PORT, GRPC_PORT = 8501, 9000  # TensorFlow Serving's own, as a script may print them
@@ -115,18 +113,7 @@ def returned(value: Any, name: str) -> Response:
         raise TypeError(
             f"{name} returned {type(value).__name__}; it must return (body, content type)."
         ) from None
-    return Response(200, str(content_type), as_bytes(body, name))
-
-
-def as_bytes(value: Any, name: str) -> bytes:
-    """Text, bytes or a stream, as `requests` takes them."""
-    if hasattr(value, "read"):
-        value = value.read()
-    if isinstance(value, str):
-        return value.encode()
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
-    raise TypeError(f"{name} gave {type(value).__name__} as the body; str or bytes is due.")
+    return answer(body, str(content_type), name)
 
 
 def find(model_dir: Path) -> Script | None:
@@ -134,34 +121,9 @@ def find(model_dir: Path) -> Script | None:
     file = model_dir / "code" / "inference.py"
     if not file.is_file():
         return None
-    module = imported(file)
+    module = imported(file, "inference")
     handler = getattr(module, "handler", None)
     both = [getattr(module, name, None) for name in ("input_handler", "output_handler")]
     if handler is None and None in both:
         raise ModelLoadError("Handlers are not implemented correctly in user script.")
     return Script(handler, *(both if handler is None else (None, None)))
-
-
-def imported(file: Path) -> ModuleType:
-    for directory in (file.parent, file.parent / "lib"):
-        if directory.is_dir() and str(directory) not in sys.path:
-            sys.path.insert(0, str(directory))
-    spec = importlib.util.spec_from_file_location("inference", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["inference"] = module  # dataclasses and pickle look their module up there
-    try:
-        spec.loader.exec_module(module)
-    except Exception as fault:
-        raise ModelLoadError(
-            f"code/inference.py cannot be imported: {type(fault).__name__}: {fault}"
-            f"{hint(file, fault)}"
-        ) from fault
-    return module
-
-
-def hint(file: Path, fault: Exception) -> str:
-    if isinstance(fault, ModuleNotFoundError) and (file.parent / "requirements.txt").is_file():
-        return "; code/requirements.txt is not installed here, so put the package in code/lib."
-    return "."

@@ -20,6 +20,7 @@ import numpy as np
 
 from model import batching, handlers, litert, loading
 from model.binding import bound
+from model.bodies import collected
 from model.compiling import compiled
 from model.decoding import Layout, Query, decode, from_json
 from model.encoding import chosen, encode
@@ -125,7 +126,16 @@ class Container:
     def handle(self, request: Request) -> Response:
         """Answer one POST to /invocations. Never raises: what goes wrong is a 4xx or 5xx answer
         with `{"error": "..."}`."""
+        return guarded(lambda: collected(self._handled(request)))
+
+    def stream(self, request: Request) -> Response:
+        """As `handle`, but what a handler yields is in `parts`, which raise what it raises."""
         return guarded(self._handled, request)
+
+    def failed(self, fault: Exception) -> Response:
+        """The answer that tells of an exception out of `parts`."""
+        traceback.print_exception(fault, file=sys.stderr)
+        return error(500, str(fault))
 
     def handle_all(self, requests: Sequence[Request]) -> list[Response]:
         """Answer each request as `handle` would, those that ask the default function the same kind

@@ -1,13 +1,13 @@
-"""What passes in and out of the container, and the two ways in which it says no. Data only."""
+"""What passes in and out of the container, and the two ways in which it says no. Data only, and
+nothing but the standard library: the interpreter of a script may have no more."""
 
 from __future__ import annotations
 
+import json
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-
-import orjson
 
 JSON = "application/json"
 LONGEST = 2000  # characters of a refusal
@@ -26,12 +26,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """The container's answer; `status` is an HTTP status."""
+    """The container's answer; `status` is an HTTP status. Where the user's code yields it, `parts`
+    is what is still to come of the body, and raises what that code raises."""
 
     status: int
     content_type: str
     body: bytes
     custom_attributes: str = ""
+    parts: Iterator[bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,5 @@ def shortened(fault: Exception) -> str:
 
 def error(status: int, message: str) -> Response:
     """An error in TensorFlow Serving's form."""
-    return Response(
-        status, JSON, orjson.dumps({"error": message.encode(errors="replace").decode()})
-    )
+    text = json.dumps({"error": message}, ensure_ascii=False, separators=(",", ":"))
+    return Response(status, JSON, text.encode(errors="replace"))

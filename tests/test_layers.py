@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.catalogue",
         "emulator.clock",
         "emulator.config",
+        "emulator.contract",
         "emulator.cork",
         "emulator.delays",
         "emulator.endpoints",

@@ -9,9 +9,10 @@ from pathlib import Path
 from emulator.sandbox.fork import ForkSandbox
 from emulator.sandbox.inline import InlineSandbox
 from emulator.sandbox.protocol import Sandbox
+from emulator.sandbox.scratch import Scratch
 from emulator.sandbox.spawn import SpawnSandbox
 
-BACKENDS: dict[str, Callable[[Path | None, str], Sandbox]] = {
+BACKENDS: dict[str, Callable[[Scratch, str, str], Sandbox]] = {
     "fork": ForkSandbox,
     "spawn": SpawnSandbox,
     "inline": InlineSandbox,
@@ -23,10 +24,13 @@ def default_backend() -> str:
     return "fork" if sys.platform == "linux" else "spawn"
 
 
-def create(name: str, scratch: Path | None = None, isolation: str = "full") -> Sandbox:
+def create(
+    name: str, scratch: Path | None = None, isolation: str = "full", python: str = ""
+) -> Sandbox:
     """A backend that has not been opened yet. `scratch` is the directory, for it alone, of its
     environments' scratch folders; None for one among the system's temporary files. `isolation` is
-    the setting of that name.
+    the setting of that name, and `python` the path of the interpreter for scripts, empty for the
+    server's own.
 
     Raises ValueError for a backend that does not exist or cannot work here.
     """
@@ -34,4 +38,4 @@ def create(name: str, scratch: Path | None = None, isolation: str = "full") -> S
         raise ValueError(f"There is no sandbox {name!r}: choose one of {', '.join(BACKENDS)}.")
     if name == "fork" and sys.platform != "linux":
         raise ValueError("The sandbox 'fork' needs Linux: choose 'spawn'.")
-    return BACKENDS[name](scratch, isolation)
+    return BACKENDS[name](Scratch(scratch), isolation, python)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from emulator.core import Cause, Runtime
 from emulator.sandbox.crew import Crew
@@ -13,17 +12,20 @@ from emulator.sandbox.environment import WorkerEnvironment
 from emulator.sandbox.forking import Zygote
 from emulator.sandbox.protocol import EnvironmentFailed, Spec
 from emulator.sandbox.scratch import Scratch
+from emulator.sandbox.spawn import SpawnSandbox
 
 
 class ForkSandbox:
     """Starts environments by forking, from one zygote for each runtime that is asked for. Should a
     zygote die, its environments die with it and a new one takes its place at once; a start in
-    flight is tried again on the new one."""
+    flight is tried again on the new one. Scripts are spawned: a zygote could import nothing of
+    what they need."""
 
     name = "fork"
 
-    def __init__(self, scratch: Path | None = None, isolation: str = "full") -> None:
-        self._scratch = Scratch(scratch)
+    def __init__(self, scratch: Scratch, isolation: str, python: str = "") -> None:
+        self._scratch = scratch
+        self._fresh = SpawnSandbox(scratch, isolation, python)
         self._isolation = isolation
         self._crew = Crew(self._scratch)
         self._lines: dict[Runtime, Line] = {}
@@ -31,11 +33,15 @@ class ForkSandbox:
 
     async def open(self, runtime: Runtime = Runtime.TENSORFLOW) -> None:
         """Wait until a zygote has imported the runtime. Raises EnvironmentFailed (LOAD_FAILED)."""
+        if runtime is Runtime.SCRIPT:
+            return
         await self._zygote(runtime)
 
     async def start(self, spec: Spec) -> WorkerEnvironment:
         """Start one environment and load its model. Raises EnvironmentFailed."""
         requested_ns = time.monotonic_ns()
+        if spec.runtime is Runtime.SCRIPT:
+            return await self._fresh.start(spec)
         zygote = await self._zygote(spec.runtime)
         try:
             return await self._crew.launch(spec, zygote.fork, requested_ns)
@@ -48,7 +54,7 @@ class ForkSandbox:
     async def close(self) -> None:
         """End every environment, then the zygotes."""
         self._closed = True
-        await self._crew.disband()
+        await asyncio.gather(self._crew.disband(), self._fresh.disband())
         await asyncio.gather(*(line.close() for line in self._lines.values()))
         await self._scratch.close()
 

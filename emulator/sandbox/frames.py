@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-import orjson
+from emulator.sandbox import notation
 
 HEADER = struct.Struct("!BIQ")
 MAX_META_BYTES = 1 << 20
@@ -49,7 +49,7 @@ class Frame:
 def head(kind: Kind, meta: Mapping[str, Any], body_bytes: int) -> bytes:
     """The header and meta of a frame; the body follows. Raises FrameError over the limits."""
     try:
-        encoded = orjson.dumps(meta)
+        encoded = notation.encode(meta)
     except TypeError as error:
         raise FrameError(f"The meta of a {kind.name} frame is not JSON: {error}.") from error
     _check(len(encoded), body_bytes)
@@ -79,7 +79,7 @@ def receive(connection: socket.socket) -> Frame | None:
     body = _exactly(connection, body_bytes)
     if meta is None or body is None:
         return None
-    return Frame(kind, orjson.loads(meta), body)
+    return Frame(kind, notation.decode(meta), body)
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes | None:
@@ -173,4 +173,4 @@ class Reader:
 def _frame(kind: Kind, buffer: bytearray, begin: int, meta_bytes: int, end: int) -> Frame:
     view = memoryview(buffer)
     middle = begin + meta_bytes
-    return Frame(kind, orjson.loads(view[begin:middle]), bytes(view[middle:end]))
+    return Frame(kind, notation.decode(view[begin:middle]), bytes(view[middle:end]))

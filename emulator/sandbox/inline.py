@@ -4,7 +4,8 @@ It runs the same worker loop over the same kind of socket, so that a breakpoint 
 works: its output goes to the server's terminal, not to `Spec.log`. It cannot hold a model to a
 memory limit, hide the server's environment from it, or end it: closing the socket ends an idle
 environment, and a busy one when it has answered. The variables of all its environments share
-`os.environ`, and a model that ends its process ends the server.
+`os.environ`, a model that ends its process ends the server, and a script runs in the server's own
+interpreter, whatever other one is configured.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 from emulator.core import Cause, Runtime
 from emulator.sandbox import worker
 from emulator.sandbox.crew import Crew
 from emulator.sandbox.environment import WorkerEnvironment
 from emulator.sandbox.protocol import EnvironmentFailed, Spec
+from emulator.sandbox.scratch import Scratch
 
 PATIENCE_S = 1.0  # for a thread that cannot be killed
 
@@ -31,7 +32,7 @@ class InlineSandbox:
 
     name = "inline"
 
-    def __init__(self, scratch: Path | None = None, isolation: str = "off") -> None:
+    def __init__(self, scratch: Scratch, isolation: str = "off", python: str = "") -> None:
         self._crew = Crew()  # a thread has no working directory and no HOME of its own
         self._closed = False
 

@@ -54,6 +54,7 @@ def pidfd(pid: int) -> int:
 
 class Child:
     """A fresh Python process in its own session, running `module`, noticed the moment it ends.
+    `python` is the interpreter's path.
 
     Its subprocesses go with it. It must be created in the loop's own thread: on Linux it asks to
     be killed when the thread that created it is gone.
@@ -69,11 +70,12 @@ class Child:
         output: int,
         variables: Mapping[str, str],
         home: Path,
+        python: str = sys.executable,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.gone: asyncio.Future[str] = self._loop.create_future()
         self._popen = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, *arguments],
+            [python, "-P", "-m", module, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

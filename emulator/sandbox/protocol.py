@@ -36,7 +36,9 @@ class Spec:
     """What to start: one model in one environment.
 
     `model_dir` holds an unpacked model archive; TensorFlow serves it, or LiteRT if `conversion` is
-    the directory that `model.convert` wrote for it. `memory_bytes` is the limit that the
+    the directory that `model.convert` wrote for it, or the script `code/<program>` if there is a
+    `program`; such a one is started by `spawn` whatever the backend, since it forks from nothing.
+    `memory_bytes` is the limit that the
     footprint is held to (None: no limit). `warm_up` asks for one inference on zeros before the
     environment counts as ready, as an always-warm persona wants it; `batch` for finding out whether
     up to that many requests can be answered in one call, and `compiled` for compiling the model,
@@ -51,6 +53,7 @@ class Spec:
     label: str
     model_dir: Path
     conversion: Path | None = None
+    program: str = ""
     memory_bytes: int | None = None
     warm_up: bool = False
     batch: int = 1
@@ -61,6 +64,8 @@ class Spec:
     @property
     def runtime(self) -> Runtime:
         """What the environment has to import."""
+        if self.program:
+            return Runtime.SCRIPT
         return Runtime.LITERT if self.conversion else Runtime.TENSORFLOW
 
 

@@ -1,7 +1,9 @@
 """An environment from the inside: load one model, then answer invocations until the host hangs up.
 
 It imports nothing of the server but frames, footprint and isolation, so that a cold start carries
-no weight of ours. `serve` is the loop of every backend; `main` is the fresh process of `spawn`.
+no weight of ours, and nothing but the standard library until it knows its runtime: the interpreter
+of a script may have no more. `serve` is the loop of every backend; `main` is the fresh process of
+`spawn`.
 """
 
 from __future__ import annotations
@@ -18,15 +20,13 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import orjson
-
-from emulator.sandbox import kernel
+from emulator.sandbox import kernel, notation
 from emulator.sandbox.footprint import Peak
 from emulator.sandbox.frames import Frame, FrameError, Kind, receive, send
 from emulator.sandbox.isolation import OPEN, Enclosure, hint
@@ -91,7 +91,7 @@ def _serve(connection: socket.socket, shared: int | None, enclosure: Enclosure |
     isolation, rest_port = _move_in(request.meta, enclosure) if enclosure else (OPEN, None)
     peak = Peak(shared, request.meta["memory_bytes"])
     try:
-        container, inference, meta = _load(request.meta, isolation, rest_port)
+        container, inference, meta = _load(request.meta, isolation, rest_port, bool(enclosure))
     except BaseException as error:  # noqa: BLE001 - sys.exit() in user code has to be told, too
         traceback.print_exc()
         message = f"{_sentence(error)} {hint(error, isolation)}".strip()
@@ -112,7 +112,7 @@ def _move_in(
     os.environ.update(HOME=scratch, TMPDIR=scratch)
     tempfile.tempdir = None  # or a fork would go on with the zygote's
     rest_port = None
-    if (Path(meta["model_dir"]) / "code" / "inference.py").is_file():
+    if not meta["program"] and (Path(meta["model_dir"]) / "code" / "inference.py").is_file():
         rest_port = socket.create_server(("127.0.0.1", 0))
     port = rest_port.getsockname()[1] if rest_port else None
     return enclosure.confine(Path(scratch), port), rest_port
@@ -134,20 +134,19 @@ def _readable(connection: socket.socket) -> bool:
 
 
 def _load(
-    meta: dict[str, Any], isolation: dict[str, str], rest_port: socket.socket | None
+    meta: dict[str, Any],
+    isolation: dict[str, str],
+    rest_port: socket.socket | None,
+    alone: bool,
 ) -> tuple[Any, ModuleType, dict[str, int]]:
     os.environ.update(meta["variables"])
-    from model import inference
-
-    inference.import_runtime(meta["runtime"])
-    conversion = Path(meta["conversion"]) if meta["conversion"] else None
+    contents, load = _runtime(meta, alone)
     # The model's directory is read-only for a container, so its code leaves no __pycache__ there.
     sys.dont_write_bytecode = True
     begin = time.monotonic_ns()
-    surroundings = inference.Surroundings(rest_port, partial(hint, in_force=isolation))
-    model_dir = Path(meta["model_dir"])
+    surroundings = contents.Surroundings(rest_port, partial(hint, in_force=isolation))
     with _uncollected():
-        container = inference.load(model_dir, meta["variables"], conversion, surroundings)
+        container = load(Path(meta["model_dir"]), meta["variables"], surroundings=surroundings)
         if meta["warm_up"]:
             container.warm_up(meta["batch"], meta["compiled"])
     setup = {
@@ -155,7 +154,21 @@ def _load(
         "runtime_ns": begin - meta["requested_ns"],
         "load_ns": time.monotonic_ns() - begin,
     }
-    return container, inference, setup
+    return container, contents, setup
+
+
+def _runtime(meta: dict[str, Any], alone: bool) -> tuple[ModuleType, Callable[..., Any]]:
+    """The module of the container, with its runtime imported, and its `load`. `alone` says that
+    the process has no other environments."""
+    if meta["program"]:
+        from model import script
+
+        return script, partial(script.load, program=meta["program"], alone=alone)
+    from model import inference
+
+    inference.import_runtime(meta["runtime"])
+    conversion = Path(meta["conversion"]) if meta["conversion"] else None
+    return inference, partial(inference.load, conversion=conversion)
 
 
 @contextlib.contextmanager
@@ -181,7 +194,7 @@ def _answer(
     try:
         send(connection, Kind.REPLY, meta, body)
     except FrameError as error:
-        text = orjson.dumps({"error": str(error)})
+        text = notation.encode({"error": str(error)})
         meta["replies"] = [(len(text), *_FAULT)] * len(replies)
         send(connection, Kind.REPLY, meta, text * len(replies))
 
@@ -206,7 +219,7 @@ def _handled(container: Any, requests: list[Any]) -> tuple[list[tuple[Any, ...]]
         ]
     except BaseException as error:  # noqa: BLE001 - whatever user code raises is answered
         traceback.print_exc()
-        bodies = [orjson.dumps({"error": str(error)})] * len(requests)
+        bodies = [notation.encode({"error": str(error)})] * len(requests)
         said = [(len(bodies[0]), *_FAULT)] * len(requests)
     sys.stdout.flush()
     return said, bodies[0] if len(bodies) == 1 else b"".join(bodies)
