@@ -228,6 +228,13 @@ TABLE: tuple[Setting, ...] = (
         "Largest real-time request and response body; 6291456 is the older limit.",
     ),
     Setting("answer_limit_s", "60", _number(0.01, 3600), "Longest time for one answer."),
+    Setting(
+        "stream_limit_s",
+        "480",
+        _number(0.01, 3600),
+        "Longest time for an answer that a real-time instance streams; its first part has"
+        " EMULATOR_ANSWER_LIMIT_S.",
+    ),
     Setting("serverless_start_s", "180", _number(0.01, 3600), "Longest serverless cold start."),
     Setting("realtime_start_s", "240", _number(0.01, 3600), "Longest start of an instance."),
     Setting(
@@ -333,6 +340,7 @@ class Config:
     serverless_payload_bytes: int
     realtime_payload_bytes: int
     answer_limit_s: float
+    stream_limit_s: float
     serverless_start_s: float
     realtime_start_s: float
     serverless_concurrency_quota: int

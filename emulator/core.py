@@ -122,6 +122,9 @@ class Policy(Protocol):
     def done(self, now: int, environment: int) -> list[Action]:
         """The environment answered all it was given, whatever the status of the answers."""
 
+    def streams(self, now: int, environment: int) -> list[Action]:
+        """The environment has begun to stream its answer, which may take longer than others."""
+
     def broken(self, now: int, environment: int, cause: Cause) -> list[Action]:
         """The environment is gone, or never came up."""
 

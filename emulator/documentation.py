@@ -34,8 +34,9 @@ _ERRORS = {
     "413": "A real-time body over the limit",
     "424": "ModelError: the container's own error, a timeout, a crash or too little memory",
     "429": "ModelNotReadyException: still being provisioned",
-    "500": "InternalFailure: the ledger could not be written",
+    "500": "InternalFailure: a fault of the emulator",
     "503": "ServiceUnavailable: the endpoint is being taken out of service",
+    "530": "InternalDependencyException: the ledger could not be written",
 }
 
 
@@ -59,7 +60,10 @@ def api() -> FastAPI:
 
     def openapi() -> dict[str, Any]:
         schema = generate()
-        schema["paths"].setdefault("/endpoints/{name}/invocations", {"post": _invocation()})
+        for suffix, operation in (("", _invocation()), ("-response-stream", _streaming())):
+            schema["paths"].setdefault(
+                f"/endpoints/{{name}}/invocations{suffix}", {"post": operation}
+            )
         return schema
 
     application.openapi = openapi  # type: ignore[method-assign]
@@ -97,6 +101,27 @@ def _invocation() -> dict[str, Any]:
         },
         "responses": answers,
     }
+
+
+def _streaming() -> dict[str, Any]:
+    """As InvokeEndpoint, but that the answer is events, and its type is in a header."""
+    operation = _invocation()
+    name = "InvokeEndpointWithResponseStream"
+    operation |= {"summary": name, "operationId": name}
+    for parameter in operation["parameters"]:
+        if parameter["name"].lower() == "accept":
+            parameter["name"] = "X-Amzn-SageMaker-Accept"
+    operation["responses"]["200"] = {
+        "description": "The answer as PayloadPart events, or ModelStreamError at their end.",
+        "headers": {
+            "X-Amzn-SageMaker-Content-Type": {
+                "description": "The container's content type.",
+                "schema": {"type": "string"},
+            }
+        },
+        "content": _content("application/vnd.amazon.eventstream"),
+    }
+    return operation
 
 
 def _content(*types: str) -> dict[str, Any]:

@@ -9,6 +9,9 @@ LukewarmError
  |   +- PayloadTooLarge               413  a real-time body over the limit; plain text
  |   +- ServiceUnavailable            503
  |   +- InternalFailure               500  a fault of ours
+ |   +- InternalDependencyException   530  the ledger cannot be written
+ |   +- ModelStreamError                   in a stream that has begun: the container failed
+ |   +- InternalStreamFailure              in a stream that has begun: a fault of ours
  +- ControlError                      what the control plane answers, all 400
  |   +- ValidationException
  |   |   +- NotFound                  "Could not find ..."; AWS has no code of its own for it
@@ -44,16 +47,21 @@ class ModelError(InvocationError):
     """The model container answered with an error, timed out, or went away.
 
     `original_status` is the container's HTTP status, 0 where it gave none; `original_message` its
-    body; `log_stream_arn` names where its output is.
+    body; `log_stream_arn` names where its output is; `timed_out` says that it took too long.
     """
 
     code = "ModelError"
     status = 424
 
     def __init__(
-        self, message: str, original_status: int, original_message: str, log_stream_arn: str
+        self,
+        message: str,
+        original_status: int,
+        original_message: str,
+        log_stream_arn: str,
     ) -> None:
         super().__init__(message)
+        self.timed_out = False
         self.original_status = original_status
         self.original_message = original_message
         self.log_stream_arn = log_stream_arn
@@ -90,6 +98,32 @@ class ServiceUnavailable(InvocationError):
 
 class InternalFailure(InvocationError):
     code = "InternalFailure"
+    status = 500
+
+
+class InternalDependencyException(InvocationError):
+    """Something that the server needs does not work: its ledger."""
+
+    code = "InternalDependencyException"
+    status = 530
+
+
+class ModelStreamError(InvocationError):
+    """The container failed while it streamed its answer. The HTTP status was 200; the one here is
+    what the ledger and the metrics count it as."""
+
+    code = "ModelStreamError"
+    status = 424
+
+    def __init__(self, message: str, error_code: str) -> None:
+        super().__init__(message)
+        self.error_code = error_code
+
+
+class InternalStreamFailure(InvocationError):
+    """Something of ours failed while an answer was streamed."""
+
+    code = "InternalStreamFailure"
     status = 500
 
 

@@ -9,10 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emulator.core import Cause
-from emulator.errors import InternalFailure, InvocationError, ModelError, ThrottlingException
+from emulator.errors import (
+    InternalFailure,
+    InternalStreamFailure,
+    InvocationError,
+    ModelError,
+    ModelStreamError,
+    ThrottlingException,
+)
 from emulator.errors import ServiceUnavailable as Unavailable
 
 MAX_ORIGINAL = 2048  # OriginalMessage in botocore's service model
+TIME_EXCEEDED, BROKEN = "ModelInvocationTimeExceeded", "StreamBroken"  # ErrorCode of a stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,19 @@ def unanswered(place: Place, environment: str, cause: Cause, words: str) -> Invo
     text = _TEXTS[cause].format(endpoint=place.endpoint)
     if words:
         text = f"{text} {words}"
-    return _model_error(place, environment, "Received server error (0)", 0, text)
+    error = _model_error(place, environment, "Received server error (0)", 0, text)
+    error.timed_out = cause is Cause.TIMED_OUT
+    return error
+
+
+def in_stream(error: InvocationError) -> ModelStreamError | InternalStreamFailure:
+    """What ends a stream that has begun: there is no status left to say it with."""
+    if isinstance(error, ModelStreamError | InternalStreamFailure):
+        return error
+    text = str(error)[:MAX_ORIGINAL]
+    if isinstance(error, ModelError):
+        return ModelStreamError(text, TIME_EXCEEDED if error.timed_out else BROKEN)
+    return InternalStreamFailure(text)
 
 
 def creation_failure(place: Place, cause: Cause, words: str) -> str:

@@ -71,6 +71,12 @@ class Live:
         return self.environment.setup if self.environment else NO_SETUP
 
 
+def answered_bytes(pending: Pending, reply: Reply | None) -> int:
+    """What the container gave: of a stream also what came before it broke."""
+    stream = pending.invocation.stream
+    return (stream.size if stream else 0) + (len(reply.body) if reply else 0)
+
+
 def invocation_row(
     place: Place,
     variant: Variant,
@@ -111,7 +117,7 @@ def invocation_row(
         memory_mb=serverless.memory_mb if serverless else 0,
         instance_type=variant.instances.instance_type if variant.instances else "",
         request_bytes=len(pending.invocation.body),
-        response_bytes=len(reply.body) if reply else 0,
+        response_bytes=answered_bytes(pending, reply),
         bytes_billed=assigned is not None,
         queue_ns=max(0, pending.assigned_mono - pending.arrived_mono - setup_ns) if assigned else 0,
         provision_ns=provision_ns,

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from emulator.errors import InternalFailure
+from emulator.errors import InternalDependencyException
 from emulator.ledger import InvocationRow, Ledger, busy
 
 log = logging.getLogger("lukewarm.ledger")
@@ -35,8 +35,8 @@ class Journal:
     def write(self, row: InvocationRow) -> asyncio.Future[None]:
         """A future, shared by all rows of this turn, that resolves when they are committed.
 
-        It raises InternalFailure if they cannot be; none of them is recorded then. While the
-        ledger is locked the rows of later turns join them.
+        It raises InternalDependencyException if they cannot be; none of them is recorded then.
+        While the ledger is locked the rows of later turns join them.
         """
         self._rows.append(row)
         if self._written is None:
@@ -79,7 +79,7 @@ class Journal:
         if not self._failing:  # one line, not one a turn: the log may be on the same full disk
             log.error("The ledger cannot record invocations, which fail: %s.", error)
         self._failing = True
-        failure = InternalFailure(
+        failure = InternalDependencyException(
             f"The invocation could not be recorded in the ledger and is not billed: {error}."
         )
         written.set_exception(failure)

@@ -33,7 +33,7 @@ from emulator.core import (
 from emulator.delays import Delays
 from emulator.endpoints import Variant
 from emulator.errors import InvocationError
-from emulator.inflight import Live, Pending, Served, State, invocation_row
+from emulator.inflight import Live, Pending, Served, State, answered_bytes, invocation_row
 from emulator.ledger import InvocationRow
 from emulator.sandbox.protocol import (
     EnvironmentFailed,
@@ -125,6 +125,8 @@ class LiveVariant:
         """Hand one request to the policy; the future resolves when its answer may leave."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Served] = loop.create_future()
+        if invocation.stream is not None:
+            invocation.stream.limit = self.terms.payload_bytes
         self._requests += 1
         self._pending[self._requests] = Pending(
             request_id, invocation, future, 0, arrived_mono, inference_id
@@ -266,7 +268,14 @@ class LiveVariant:
                 asyncio.get_running_loop().call_soon(self._give_up, live, fault)
                 return
             live.calls += 1
+            if (stream := self._pending[call[0]].invocation.stream) is not None:
+                stream.opened.add_done_callback(partial(self._streams, live))
             replies.add_done_callback(partial(self._answered, live, call))
+
+    def _streams(self, live: Live, _: asyncio.Future[None]) -> None:
+        """The environment has begun an answer that it yields."""
+        if live.number in self._lives:
+            self._perform(self._policy.streams(self._means.clock.now(), live.number))
 
     def _calls(self, batch: list[int]) -> list[list[int]]:
         if len(batch) == 1:
@@ -274,7 +283,8 @@ class LiveVariant:
         calls: list[list[int]] = [[]]
         room = CALL_BYTES
         for request in batch:
-            size = len(self._pending[request].invocation.body)
+            invocation = self._pending[request].invocation
+            size = CALL_BYTES + 1 if invocation.stream else len(invocation.body)  # then it is alone
             if size > room and calls[-1]:
                 calls.append([])
                 room = CALL_BYTES
@@ -390,18 +400,18 @@ class LiveVariant:
             self._perform(self._policy.done(live.since, live.number))
         for pending, reply in served:
             live.served += 1
-            error = self._verdict(live, reply)
+            error = self._verdict(live, pending, reply)
             row = self._row(pending, reply, error, self._stretched(reply))
             self._commit(pending, row, reply, error)
 
-    def _verdict(self, live: Live, reply: Reply) -> InvocationError | None:
+    def _verdict(self, live: Live, pending: Pending, reply: Reply) -> InvocationError | None:
         name = self.environment_name(live.number)
         if not 200 <= reply.status < 300:
             return faults.container_answered(self.place, name, reply.status, reply.body)
         for header in (reply.content_type, reply.custom_attributes):
-            if len(header) > MAX_HEADER or not header.isprintable():
+            if not is_header(header):
                 return faults.unusable_header(self.place, name, reply.status, header)
-        if len(reply.body) > self.terms.payload_bytes:
+        if answered_bytes(pending, reply) > self.terms.payload_bytes:
             return faults.response_too_large(self.place, name, reply.status)
         return None
 
@@ -441,6 +451,9 @@ class LiveVariant:
     def _row(
         self, pending: Pending, reply: Reply | None, error: InvocationError | None, model_ns: int
     ) -> InvocationRow:
+        stream = pending.invocation.stream
+        if error is not None and stream is not None and stream.opened.done():
+            error = faults.in_stream(error)
         assigned = pending.assignment
         name = self.environment_name(assigned.environment) if assigned else ""
         return invocation_row(self.place, self.variant, pending, name, reply, error, model_ns)
@@ -455,6 +468,11 @@ class LiveVariant:
         served = Served(row, None if error else reply, error)
         written = self._means.write(row)
         written.add_done_callback(partial(_hand_over, pending.future, served))
+
+
+def is_header(*values: str) -> bool:
+    """Whether what a container gave can be sent as the values of headers."""
+    return all(len(value) <= MAX_HEADER and value.isprintable() for value in values)
 
 
 def _hand_over(

@@ -19,7 +19,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from emulator.core import SECOND
-from emulator.errors import ModelError, ThrottlingException
+from emulator.errors import ModelError, ModelStreamError, ThrottlingException
 
 if TYPE_CHECKING:
     from emulator.ledger import InvocationRow
@@ -97,7 +97,8 @@ class _Series:
         client_error = row.status < 500
         self.counters["invocation_4xx_errors" if client_error else "invocation_5xx_errors"] += 1
         self.counters["throttles"] += row.error_code == ThrottlingException.code
-        self.counters["invocation_model_errors"] += row.error_code == ModelError.code
+        model_error = row.error_code in (ModelError.code, ModelStreamError.code)
+        self.counters["invocation_model_errors"] += model_error
 
 
 class Metrics(Collector):

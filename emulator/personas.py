@@ -61,6 +61,7 @@ def _realtime(config: Config, variant: Variant, model: Model) -> Hosted:
         seed=config.seed,
         start_limit_ns=round(config.realtime_start_s * SECOND),
         answer_limit_ns=round(config.answer_limit_s * SECOND),
+        stream_limit_ns=round(config.stream_limit_s * SECOND),
         batch=config.batch,
     )
     memory_bytes = catalogue.instance_type(variant.instances.instance_type).memory_bytes

@@ -28,7 +28,8 @@ class RealTimeRules:
 
     A request has `answer_limit_ns` from its arrival, its time in the queue included, as the
     container's own backlog counts in the real service. A worker has as long for what it was given:
-    only then is it taken for stuck. `batch` is the most requests that are given to a worker
+    only then is it taken for stuck; one that has begun to stream its answer has `stream_limit_ns`,
+    if that is more. `batch` is the most requests that are given to a worker
     together, where it can answer them in one call.
     """
 
@@ -38,6 +39,7 @@ class RealTimeRules:
     seed: int = 0
     start_limit_ns: int = 240 * SECOND
     answer_limit_ns: int = 60 * SECOND
+    stream_limit_ns: int = 480 * SECOND
     retry_ns: int = 5 * SECOND  # before a worker that failed is tried again; doubles each time
     retry_longest_ns: int = 3600 * SECOND
     batch: int = 1
@@ -125,6 +127,7 @@ class RealTimePolicy:
         self._home: dict[int, _Instance] = {}  # environment -> its instance
         self._together: dict[int, int] = {}  # environment -> requests that it answers in one call
         self._waiting: dict[int, _Waiting] = {}  # by request; in order of arrival, so of deadline
+        self._streaming: set[int] = set()  # of those assigned, what has begun to be answered
         self._draw = Draw(rules.seed)
         self._started = 0
         self._in_service = False
@@ -179,10 +182,24 @@ class RealTimePolicy:
             return actions
         for request in instance.busy.pop(environment).requests:
             self._waiting.pop(request, None)
+            self._streaming.discard(request)
         instance.idle.append(environment)
         instance.failures = 0
         self._proven.add(environment)
         self._serve(now, instance, actions)
+        return actions
+
+    def streams(self, now: int, environment: int) -> list[Action]:
+        """From its assignment on, what the worker answers has a stream's time."""
+        actions = self.tick(now)
+        instance = self._home.get(environment)
+        batch = instance.busy.get(environment) if instance else None
+        if batch is not None:
+            more = self.rules.stream_limit_ns - self.rules.answer_limit_ns
+            batch.deadline += max(0, more)
+            for request in batch.requests:  # from now on it is the worker's deadline that counts
+                if self._waiting.pop(request, None) is not None:
+                    self._streaming.add(request)
         return actions
 
     def broken(self, now: int, environment: int, cause: Cause) -> list[Action]:
@@ -213,12 +230,14 @@ class RealTimePolicy:
         actions = self.tick(now)
         for environment in sorted(self._home):
             actions.append(Stop(environment, Cause.CLOSED))
-        actions.extend(Reject(request, Cause.CLOSED) for request in self._waiting)
+        left = sorted([*self._waiting, *self._streaming])
+        actions.extend(Reject(request, Cause.CLOSED) for request in left)
         if self._in_service:
             actions.append(Hold(Resource.INSTANCES, 0))
         self._home.clear()
         self._together.clear()
         self._waiting.clear()
+        self._streaming.clear()
         self._instances = []
         return actions
 
@@ -289,7 +308,7 @@ class RealTimePolicy:
             instance.idle.remove(environment)
         if (batch := instance.busy.pop(environment, None)) is not None:
             for request in batch.requests:
-                if request in self._waiting:
+                if request in self._waiting or request in self._streaming:
                     self._reject(request, cause, actions)
         if failed_start or instance.failures > 1:
             doubled = self.rules.retry_ns << min(max(instance.failures - 2, 0), 20)
@@ -313,5 +332,6 @@ class RealTimePolicy:
                 self._reject(request, cause, actions)
 
     def _reject(self, request: int, cause: Cause, actions: list[Action]) -> None:
-        del self._waiting[request]
+        self._waiting.pop(request, None)
+        self._streaming.discard(request)
         actions.append(Reject(request, cause))

@@ -94,6 +94,10 @@ class ServerlessPolicy:
             self._restore_floor(now, actions)
         return actions
 
+    def streams(self, now: int, environment: int) -> list[Action]:
+        """A stream has the same time as any other answer."""
+        return self.tick(now)
+
     def broken(self, now: int, environment: int, cause: Cause) -> list[Action]:
         actions = self.tick(now)
         slot = self._slots.get(environment, pool.NONE)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from emulator import streams
 from emulator.asgi import DRAINED, Headers, Receive, Scope, Send, answer
 from emulator.billing import Tariff, UsageKind, plain
 from emulator.errors import (
@@ -26,10 +27,12 @@ from emulator.errors import (
 )
 from emulator.hosting import Hosting
 from emulator.inflight import Served
-from emulator.live import MAX_HEADER, LiveVariant
+from emulator.live import MAX_HEADER, LiveVariant, is_header
 from emulator.sandbox.protocol import Invocation
+from emulator.sandbox.stream import Stream
 
 PREFIX, SUFFIX = "/endpoints/", "/invocations"
+STREAM_SUFFIX = "/invocations-response-stream"
 MAX_INFERENCE_ID = 64
 
 _DRAW = random.Random()  # seeded by the system
@@ -56,7 +59,11 @@ class Wire:
     @staticmethod
     def takes(scope: Scope) -> bool:
         path: str = scope["path"]
-        return path.startswith(PREFIX) and path.endswith(SUFFIX) and len(path) > len(PREFIX) + 11
+        if not path.startswith(PREFIX):
+            return False
+        if path.endswith(SUFFIX):
+            return len(path) > len(PREFIX) + len(SUFFIX) - 1
+        return path.endswith(STREAM_SUFFIX) and len(path) > len(PREFIX) + len(STREAM_SUFFIX) - 1
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         arrived = time.monotonic_ns()
@@ -65,8 +72,13 @@ class Wire:
         if scope["method"] != "POST":
             await answer(send, 405, [(b"allow", b"POST")], _message("Only POST is answered here."))
             return
-        name = scope["path"][len(PREFIX) : -len(SUFFIX)]
+        path: str = scope["path"]
         try:
+            if path.endswith(STREAM_SUFFIX):
+                name = path[len(PREFIX) : -len(STREAM_SUFFIX)]
+                await self._stream(name, headers, receive, send, request_id, arrived)
+                return
+            name = path[len(PREFIX) : -len(SUFFIX)]
             served = await self._invoke(name, headers, receive, request_id, arrived)
         except ClientGone:
             return
@@ -86,6 +98,7 @@ class Wire:
         receive: Receive,
         request_id: str,
         arrived: int,
+        stream: Stream | None = None,
     ) -> Served:
         target = _text(headers, b"x-amzn-sagemaker-target-variant")
         variant = self.hosting.variant(name, target)
@@ -96,19 +109,48 @@ class Wire:
         if size > limit:
             error = _oversize(variant, request_id, limit)
             return await variant.refuse(request_id, error, size, arrived)
-        invocation, inference_id = _invocation(body, headers)
+        invocation, inference_id = _invocation(body, headers, stream)
+        if stream is not None:
+            stream.variant = variant.variant.name
         return await variant.invoke(request_id, invocation, arrived, inference_id)
 
+    async def _stream(
+        self,
+        name: str,
+        headers: dict[bytes, bytes],
+        receive: Receive,
+        send: Send,
+        request_id: str,
+        arrived: int,
+    ) -> None:
+        """InvokeEndpointWithResponseStream: until something is yielded an error is an answer of its
+        own, as to InvokeEndpoint."""
+        stream = Stream()
+        work = self._invoke(name, headers, receive, request_id, arrived, stream)
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(_seen)
+        await asyncio.wait((task, stream.opened), return_when=asyncio.FIRST_COMPLETED)
+        if stream.opened.done() and not is_header(stream.content_type, stream.custom_attributes):
+            stream.abandon()  # what is said of it follows with its end
+        elif stream.opened.done():
+            head = _stream_head(
+                request_id, stream.variant, stream.content_type, stream.custom_attributes
+            )
+            await streams.deliver(stream, task, receive, send, head)
+            return
+        served = await task
+        if served.error is not None:
+            await self._answer(send, served)
+            return
+        assert served.reply is not None
+        reply = served.reply
+        head = _stream_head(
+            request_id, served.row.variant, reply.content_type, reply.custom_attributes
+        )
+        await streams.whole(send, head + self._extra(served), reply.body)
+
     async def _answer(self, send: Send, served: Served) -> None:
-        row = served.row
-        extra = [
-            (b"x-emulator-cold-start", b"true" if row.cold_start else b"false"),
-            (b"x-emulator-billed-ms", b"%d" % self._billed_ms(served)),
-            (b"x-emulator-cost-usd", self._cost(served).encode()),
-            (b"x-emulator-model-latency-us", b"%d" % (row.model_ns // 1000)),
-            (b"x-emulator-overhead-latency-us", b"%d" % (row.overhead_ns // 1000)),
-            (b"x-emulator-setup-time-us", b"%d" % (served.setup_ns // 1000)),
-        ]
+        row, extra = served.row, self._extra(served)
         if served.error is not None:
             headers, body = _error(served.error, row.request_id)
             await answer(send, served.error.status, headers + extra, body)
@@ -120,10 +162,20 @@ class Wire:
             (b"x-amzn-invoked-production-variant", row.variant.encode()),
             (b"content-type", reply.content_type.encode("latin-1", "replace")),
         ]
-        if reply.custom_attributes:
-            attributes = reply.custom_attributes[:MAX_HEADER].encode("latin-1", "replace")
-            headers.append((b"x-amzn-sagemaker-custom-attributes", attributes))
+        headers += _attributes(reply.custom_attributes)
         await answer(send, 200, headers + extra, reply.body)
+
+    def _extra(self, served: Served) -> Headers:
+        """What the call cost and how long it took, which the real service does not say."""
+        row = served.row
+        return [
+            (b"x-emulator-cold-start", b"true" if row.cold_start else b"false"),
+            (b"x-emulator-billed-ms", b"%d" % self._billed_ms(served)),
+            (b"x-emulator-cost-usd", self._cost(served).encode()),
+            (b"x-emulator-model-latency-us", b"%d" % (row.model_ns // 1000)),
+            (b"x-emulator-overhead-latency-us", b"%d" % (row.overhead_ns // 1000)),
+            (b"x-emulator-setup-time-us", b"%d" % (served.setup_ns // 1000)),
+        ]
 
     def _billed_ms(self, served: Served) -> int:
         row = served.row
@@ -188,7 +240,32 @@ def _oversize(variant: LiveVariant, request_id: str, limit: int) -> InvocationEr
     return PayloadTooLarge(f"HTTP content length exceeded {limit} bytes.")
 
 
-def _invocation(body: bytes | bytearray, headers: dict[bytes, bytes]) -> tuple[Invocation, str]:
+def _seen(task: asyncio.Task[Served]) -> None:
+    """A failure that comes when nobody waits for it any more is no fault."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _stream_head(request_id: str, variant: str, content_type: str, attributes: str) -> Headers:
+    """The modelled headers of a streamed answer: its own type is not that of the events."""
+    return [
+        (b"x-amzn-requestid", request_id.encode()),
+        (b"x-amzn-invoked-production-variant", variant.encode()),
+        (b"x-amzn-sagemaker-content-type", content_type.encode("latin-1", "replace")),
+        *_attributes(attributes),
+    ]
+
+
+def _attributes(text: str) -> Headers:
+    if not text:
+        return []
+    value = text[:MAX_HEADER].encode("latin-1", "replace")
+    return [(b"x-amzn-sagemaker-custom-attributes", value)]
+
+
+def _invocation(
+    body: bytes | bytearray, headers: dict[bytes, bytes], stream: Stream | None = None
+) -> tuple[Invocation, str]:
     for header, meaning in _UNSUPPORTED.items():
         if header in headers:
             raise ValidationError(
@@ -206,13 +283,13 @@ def _invocation(body: bytes | bytearray, headers: dict[bytes, bytes]) -> tuple[I
             f"InferenceId has {len(inference_id)} characters; it is at most {MAX_INFERENCE_ID}."
         )
     content_type = _text(headers, b"content-type")
-    accept = _text(headers, b"accept")
+    accept = _text(headers, b"accept" if stream is None else b"x-amzn-sagemaker-accept")
     for name, value in (("ContentType", content_type), ("Accept", accept)):
         if len(value) > MAX_HEADER:
             raise ValidationError(
                 f"{name} has {len(value)} characters; it has at most {MAX_HEADER}."
             )
-    return Invocation(body, content_type, accept, attributes), inference_id
+    return Invocation(body, content_type, accept, attributes, stream), inference_id
 
 
 def _text(headers: dict[bytes, bytes], name: bytes) -> str:

@@ -22,8 +22,18 @@ def as_bytes(value: Any, name: str) -> bytes:
 def answer(value: Any, content_type: str, name: str, status: int = 200) -> Response:
     """A response of a body, or of the parts of one where the value is an iterator."""
     if isinstance(value, Iterator) and not hasattr(value, "read"):
-        return Response(status, content_type, b"", parts=(as_bytes(part, name) for part in value))
+        return Response(status, content_type, b"", parts=parts(value, name))
     return Response(status, content_type, as_bytes(value, name))
+
+
+def parts(value: Iterator[Any], name: str) -> Iterator[bytes]:
+    """What the user's code yields, as bytes. Closing this closes that."""
+    try:
+        for part in value:
+            yield as_bytes(part, name)
+    finally:
+        if (close := getattr(value, "close", None)) is not None:
+            close()
 
 
 def collected(response: Response) -> Response:

@@ -132,9 +132,11 @@ class Container:
         """As `handle`, but what a handler yields is in `parts`, which raise what it raises."""
         return guarded(self._handled, request)
 
-    def failed(self, fault: Exception) -> Response:
+    def failed(self, fault: BaseException) -> Response:
         """The answer that tells of an exception out of `parts`."""
         traceback.print_exception(fault, file=sys.stderr)
+        if said := self._hint(fault):
+            print(said, file=sys.stderr)
         return error(500, str(fault))
 
     def handle_all(self, requests: Sequence[Request]) -> list[Response]:

@@ -144,7 +144,7 @@ class ScriptContainer:
         """As `handle`, but what the script yields is in `parts`, which raise what it raises."""
         return self._guarded(lambda: self._answer(request))
 
-    def failed(self, fault: Exception) -> Response:
+    def failed(self, fault: BaseException) -> Response:
         """The answer that tells of an exception of the script."""
         traceback.print_exception(fault, file=sys.stderr)
         if said := self._hint(fault):

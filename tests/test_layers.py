@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.cork",
         "emulator.delays",
         "emulator.endpoints",
+        "emulator.eventstream",
         "emulator.faults",
         "emulator.ledger",
         "emulator.listening",
@@ -44,6 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.personas",
         "emulator.registry",
         "emulator.statement",
+        "emulator.streams",
     ),
     ("emulator.door", "emulator.hosting"),
     (

@@ -18,10 +18,10 @@ class Channel(asyncio.BufferedProtocol):
         self._on_frame = on_frame
         self._on_lost = on_lost
         self._reader = Reader()
-        self._transport: asyncio.WriteTransport | None = None
+        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)
+        self._transport = cast(asyncio.Transport, transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._reader.buffer()
@@ -47,6 +47,15 @@ class Channel(asyncio.BufferedProtocol):
             self._transport.write(first + body)
         else:
             self._transport.writelines([first, body])
+
+    def pause(self) -> None:
+        """Take nothing in, so that the other side has to wait once the socket is full."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
 
     def close(self) -> None:
         """Drop the connection and whatever has not been sent."""

@@ -27,6 +27,7 @@ from emulator.sandbox.protocol import (
     Spec,
     Stats,
 )
+from emulator.sandbox.stream import Stream
 
 GRACE_S = 0.2  # between the first sign that a process is gone and giving up on the second
 PATIENCE_S = 5.0  # for a killed process to leave the process table
@@ -51,6 +52,8 @@ class WorkerEnvironment:
         self._watch = watch
         self._ready: asyncio.Future[Setup] = self._loop.create_future()
         self._pending: deque[asyncio.Future[list[Reply]]] = deque()
+        self._streams: dict[asyncio.Future[list[Reply]], Stream] = {}  # of those pending
+        self._calls = 0  # that were streamed
         self._channel = Channel(self._arrived, self._hung_up)
         self._log: LogPipe | None = None
         self._process: Process | None = None
@@ -96,7 +99,7 @@ class WorkerEnvironment:
 
     def invoke(self, batch: Sequence[Invocation]) -> asyncio.Future[list[Reply]]:
         """Hand over requests to be answered in one call; the future raises EnvironmentFailed if
-        the environment ends."""
+        the environment ends. One whose answer is streamed is alone in its batch."""
         future: asyncio.Future[list[Reply]] = self._loop.create_future()
         if self._verdict or self.ended.done():
             future.set_exception(self._verdict or self.ended.result())
@@ -104,8 +107,14 @@ class WorkerEnvironment:
         requests = [
             (len(one.body), one.content_type, one.accept, one.custom_attributes) for one in batch
         ]
+        meta: dict[str, Any] = {"requests": requests}
+        if (stream := batch[0].stream) is not None:
+            self._calls += 1
+            meta["stream"] = self._calls
+            self._streams[future] = stream
+            stream.begin(_Source(self._channel, self._calls))
         body = batch[0].body if len(batch) == 1 else b"".join([one.body for one in batch])
-        self._channel.write(Kind.INVOKE, {"requests": requests}, body)
+        self._channel.write(Kind.INVOKE, meta, body)
         self._pending.append(future)
         if self._spec.memory_bytes is not None:
             self._watch.add(self)
@@ -175,6 +184,11 @@ class WorkerEnvironment:
             self._came_up(frame.meta)
         elif frame.kind is Kind.REPLY and self._pending:
             self._answered(frame)
+        elif frame.kind is Kind.PART and self._pending and self._pending[0] in self._streams:
+            stream = self._streams[self._pending[0]]
+            if frame.meta:
+                stream.open(**frame.meta)
+            stream.put(frame.body)
         elif frame.kind is Kind.USAGE:
             self._noted(frame.meta)
         elif frame.kind is Kind.FAILED:
@@ -193,6 +207,8 @@ class WorkerEnvironment:
         if not self._noted(frame.meta):
             return  # over the limit in between: its request ends with it, answer or not
         future = self._pending.popleft()
+        if self._streams and (stream := self._streams.pop(future, None)) is not None:
+            stream.release()
         if not self._pending:
             self._watch.discard(self)
         if not future.done():
@@ -247,6 +263,7 @@ class WorkerEnvironment:
             if not future.done():
                 future.set_exception(verdict)
         self._pending.clear()
+        self._streams.clear()
 
     def _epitaph(self) -> str:
         gone = self._process.gone if self._process else None
@@ -256,6 +273,17 @@ class WorkerEnvironment:
         tail = list(self._log.tail)[-SHOWN_LINES:] if self._log else []
         said = f" Its last output: {' | '.join(tail)}" if tail else ""
         return f"The process ended{how} while it was loading the model.{said}"
+
+
+class _Source:
+    """Where the parts of one stream come from."""
+
+    def __init__(self, channel: Channel, number: int) -> None:
+        self.pause, self.resume = channel.pause, channel.resume
+        self._channel, self._number = channel, number
+
+    def cancel(self) -> None:
+        self._channel.write(Kind.CANCEL, {"stream": self._number})
 
 
 def _load_order(spec: Spec, folder: Path | None, requested_ns: int) -> dict[str, Any]:

@@ -23,7 +23,8 @@ SMALL_BYTES = 1 << 16  # up to here one copy is cheaper than one more system cal
 
 
 class Kind(IntEnum):
-    """LOAD and INVOKE go to the environment; READY, FAILED, REPLY and USAGE come from it."""
+    """LOAD, INVOKE and CANCEL go to the environment; READY, FAILED, PART, REPLY and USAGE come from
+    it. PARTs are what an answer yields before its REPLY, where the INVOKE asked for a stream."""
 
     LOAD = 1
     READY = 2
@@ -31,6 +32,8 @@ class Kind(IntEnum):
     INVOKE = 4
     REPLY = 5
     USAGE = 6
+    PART = 7
+    CANCEL = 8
 
 
 class FrameError(ValueError):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from emulator.core import Cause, Runtime
+from emulator.sandbox.stream import Stream
 
 
 class EnvironmentFailed(Exception):
@@ -71,17 +72,20 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """One request as the container gets it: opaque bytes and the headers that AWS forwards."""
+    """One request as the container gets it: opaque bytes and the headers that AWS forwards. With a
+    `stream` what its answer yields goes there, before the reply, and it is invoked alone."""
 
     body: bytes | bytearray  # as it came together: a megabyte is not copied for its type
     content_type: str
     accept: str
     custom_attributes: str = ""
+    stream: Stream | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the container answered. `status` is the container's own, 200 or an error's.
+    """What the container answered. `status` is the container's own, 200 or an error's. The `body`
+    is what was not streamed.
 
     `model_ns` is the wall time of the call that answered it and `cpu_ns` the processor time (all
     threads) that the environment spent on it, its share where the call answered several;

@@ -13,7 +13,6 @@ import faulthandler
 import gc
 import os
 import resource
-import select
 import signal
 import socket
 import sys
@@ -30,9 +29,9 @@ from emulator.sandbox import kernel, notation
 from emulator.sandbox.footprint import Peak
 from emulator.sandbox.frames import Frame, FrameError, Kind, receive, send
 from emulator.sandbox.isolation import OPEN, Enclosure, hint
+from emulator.sandbox.parts import Incoming, streamed
 
 _FAULT = (500, "application/json", "")  # status, content type, custom attributes
-PAUSE_S = 0.05  # without a request, after which nobody is kept waiting by a closer look
 
 
 def main(arguments: list[str]) -> None:
@@ -98,8 +97,9 @@ def _serve(connection: socket.socket, shared: int | None, enclosure: Enclosure |
         send(connection, Kind.FAILED, {"message": message})
         return
     send(connection, Kind.READY, meta | {"isolation": isolation} | _memory(peak))
-    while (request := _next(connection, peak)) is not None:
-        _answer(connection, container, inference, request, peak)
+    incoming = Incoming(connection)
+    while (request := _next(connection, incoming, peak)) is not None:
+        _answer(connection, incoming, container, inference, request, peak)
 
 
 def _move_in(
@@ -118,19 +118,12 @@ def _move_in(
     return enclosure.confine(Path(scratch), port), rest_port
 
 
-def _next(connection: socket.socket, peak: Peak) -> Frame | None:
+def _next(connection: socket.socket, incoming: Incoming, peak: Peak) -> Frame | None:
     """The next request. A pause before it is used to measure what was only estimated."""
-    if peak.estimated and not _readable(connection):
+    if peak.estimated and not incoming.waiting():
         peak.refresh()
         send(connection, Kind.USAGE, _memory(peak))
-    return receive(connection)
-
-
-def _readable(connection: socket.socket) -> bool:
-    """Whether something arrives within the pause; also for descriptors that `select` refuses."""
-    poller = select.poll()
-    poller.register(connection, select.POLLIN)
-    return bool(poller.poll(PAUSE_S * 1000))
+    return incoming.next()
 
 
 def _load(
@@ -182,10 +175,20 @@ def _uncollected() -> Iterator[None]:
 
 
 def _answer(
-    connection: socket.socket, container: Any, inference: ModuleType, frame: Frame, peak: Peak
+    connection: socket.socket,
+    incoming: Incoming,
+    container: Any,
+    inference: ModuleType,
+    frame: Frame,
+    peak: Peak,
 ) -> None:
     wall, cpu = time.perf_counter_ns(), time.process_time_ns()
-    replies, body = _handled(container, _requests(inference, frame))
+    requests = _requests(inference, frame)
+    if "stream" in frame.meta:
+        send_parts = partial(streamed, connection, incoming, frame.meta["stream"])
+        replies, body = _streamed(container, requests[0], send_parts)
+    else:
+        replies, body = _handled(container, requests)
     meta = {
         "replies": replies,
         "model_ns": time.perf_counter_ns() - wall,
@@ -223,6 +226,22 @@ def _handled(container: Any, requests: list[Any]) -> tuple[list[tuple[Any, ...]]
         said = [(len(bodies[0]), *_FAULT)] * len(requests)
     sys.stdout.flush()
     return said, bodies[0] if len(bodies) == 1 else b"".join(bodies)
+
+
+def _streamed(
+    container: Any, request: Any, send_parts: Callable[..., Any]
+) -> tuple[list[tuple[Any, ...]], bytes]:
+    """As `_handled` for one request whose answer may come in parts; what is left when they are
+    sent. Raises OSError if the host is gone."""
+    try:
+        response = container.stream(request)
+    except BaseException as error:  # noqa: BLE001 - as above
+        response = container.failed(error)
+    if response.parts is not None:
+        response = send_parts(response, container.failed)
+    sys.stdout.flush()
+    body = bytes(response.body)
+    return [(len(body), response.status, response.content_type, response.custom_attributes)], body
 
 
 def _memory(peak: Peak) -> dict[str, int]:

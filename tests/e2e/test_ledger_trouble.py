@@ -32,8 +32,8 @@ def refused(answer: httpx.Response, why: str) -> bool:
     """Whether it is the one answer that a call gets which cannot be recorded."""
     words = f"could not be recorded in the ledger and is not billed: {why}"
     return (
-        answer.status_code == 500
-        and answer.headers["x-amzn-errortype"] == "InternalFailure"
+        answer.status_code == 530
+        and answer.headers["x-amzn-errortype"] == "InternalDependencyException"
         and words in answer.json()["Message"]
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from emulator.core import SECOND, Assign, Cause, Hold, Reject, Resource, Start, Stop
+from emulator.core import NEVER, SECOND, Assign, Cause, Hold, Reject, Resource, Start, Stop
 from emulator.realtime import Draw, RealTimePolicy, RealTimeRules, Routing, choose_variant
 
 LEAST = Routing.LEAST_OUTSTANDING_REQUESTS
@@ -174,6 +174,36 @@ def test_a_worker_has_its_own_sixty_seconds_for_what_queued_before() -> None:
     assert one.done(62 * SECOND, 1) == [Assign(3, 1)]
     assert one.tick(121 * SECOND) == [Reject(3, Cause.TIMED_OUT)]
     assert one.tick(122 * SECOND) == [Stop(1, Cause.TIMED_OUT), Start(2)]
+
+
+def test_a_stream_has_eight_minutes_from_its_assignment() -> None:
+    one = in_service()
+    one.arrive(0, 1)
+    one.arrive(0, 2)
+    assert one.streams(30 * SECOND, 1) == []
+    assert one.tick(60 * SECOND) == [Reject(2, Cause.TIMED_OUT)]  # which has not begun
+    assert one.next_deadline() == 480 * SECOND
+    assert one.tick(479 * SECOND) == []
+    assert one.tick(480 * SECOND) == [
+        Stop(1, Cause.TIMED_OUT),
+        Reject(1, Cause.TIMED_OUT),
+        Start(2),
+    ]
+
+
+def test_a_stream_ends_as_any_answer() -> None:
+    one = in_service()
+    one.arrive(0, 1)
+    one.streams(1, 1)
+    assert one.done(100 * SECOND, 1) == []
+    assert one.next_deadline() == NEVER
+    assert one.arrive(100 * SECOND, 2) == [Assign(2, 1)]
+    one.streams(100 * SECOND, 1)
+    assert one.broken(101 * SECOND, 1, Cause.DIED) == [Reject(2, Cause.DIED), Start(2)]
+    one.ready(102 * SECOND, 2)
+    one.arrive(102 * SECOND, 3)
+    one.streams(102 * SECOND, 2)
+    assert Reject(3, Cause.CLOSED) in one.close(103 * SECOND)
 
 
 def test_what_queued_meanwhile_is_given_together() -> None:

@@ -236,3 +236,11 @@ def test_close_answers_everyone_and_stops_everything() -> None:
     assert actions[-1] == Hold(Resource.PROVISIONED, 0)
     assert one.tick(MINUTE) == []
     assert one.next_deadline() == NEVER or one.tick(one.next_deadline()) == []
+
+
+def test_a_stream_has_no_more_time_than_another_answer() -> None:
+    one = policy(1)
+    warm(one, 1)
+    one.arrive(0, 1)
+    assert one.streams(SECOND, 1) == []
+    assert one.tick(MINUTE) == [Stop(1, Cause.TIMED_OUT), Reject(1, Cause.TIMED_OUT)]
