@@ -22,10 +22,12 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from emulator import catalogue, connections, documentation, rest, workers
+from emulator.address import Addressing, Home
 from emulator.asgi import Asgi, Receive, Scope, Send
 from emulator.auth import Verifier
 from emulator.billing import Tariff
 from emulator.clock import Clock, VirtualClock, WallClock
+from emulator.companion import Companion
 from emulator.config import Config, read
 from emulator.core import SECOND
 from emulator.credentials import credentials
@@ -68,6 +70,8 @@ class Server:
             self.state.close()
             raise
         self.hosting = Hosting(config, self.clock, self.ledger, Metrics(), sandbox)
+        self.others = Companion(config, Addressing(Home(config.account, config.region)))
+        self.companion: Asgi = self.others
         self.invocations: Asgi = Wire(self.hosting, Tariff(self.prices))
         self.rest: Asgi = Envelope(self._api())
         self.notice = self._guard(where)
@@ -86,6 +90,7 @@ class Server:
         if self._beat:
             self._beat.cancel()
             await asyncio.wait((self._beat,))
+        await self.others.close()
         try:
             await self.hosting.close()
             self.hosting.beat()
@@ -140,6 +145,7 @@ class Server:
         verifier = Verifier(needed.keys, self.config.region)
         limit = max(self.config.serverless_payload_bytes, self.config.realtime_payload_bytes)
         self.invocations = Signed(self.invocations, verifier, limit)
+        self.companion = Signed(self.companion, verifier, limit)
         self.rest = SignedOrToken(self.rest, Signed(self.rest, verifier, limit), needed.token)
         return needed.notice
 
@@ -169,6 +175,8 @@ class Application:
             raise RuntimeError("The application has not been started: run it with lifespan on.")
         elif scope["type"] == "http" and Wire.takes(scope):
             await self.server.invocations(scope, receive, send)
+        elif scope["type"] == "http" and self.server.others.takes(scope):
+            await self.server.companion(scope, receive, send)
         else:
             await self.server.rest(scope, receive, send)
 

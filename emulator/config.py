@@ -93,6 +93,14 @@ def _made(least: int, characters: str, what: str) -> Callable[[str], str]:
     return parse
 
 
+def _companion(raw: str) -> str:
+    if raw.strip() == "builtin":
+        return ""
+    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", raw.strip()):
+        raise NotUnderstood("`builtin` or an address such as http://127.0.0.1:4566")
+    return raw.strip()
+
+
 def _names(raw: str) -> frozenset[str]:
     names = frozenset(name.strip().lower() for name in raw.split(",")) - {""}
     if not names or not all(re.fullmatch(r"[a-z0-9_.*-]+", name) for name in names):
@@ -257,6 +265,12 @@ TABLE: tuple[Setting, ...] = (
         "Largest unpacked size of a model archive.",
     ),
     Setting(
+        "companion_url",
+        "builtin",
+        _companion,
+        "What answers for other AWS services: moto in this process, or an emulator elsewhere.",
+    ),
+    Setting(
         "auth",
         "auto",
         _one_of("auto", "off", "sigv4"),
@@ -347,6 +361,7 @@ class Config:
     serverless_memory_quota_mb: int
     serverless_endpoints_quota: int
     model_bytes: int
+    companion_url: str  # empty: the one in this process
     auth: str
     access_key_id: str  # empty: to be generated, as are the next two
     secret_access_key: str = field(repr=False)

@@ -21,8 +21,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.asgi",
         "emulator.auth",
         "emulator.catalogue",
+        "emulator.checksums",
+        "emulator.chunks",
         "emulator.clock",
         "emulator.config",
+        "emulator.content",
         "emulator.contract",
         "emulator.cork",
         "emulator.delays",
@@ -31,23 +34,34 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.faults",
         "emulator.ledger",
         "emulator.listening",
+        "emulator.objects",
         "emulator.origin",
+        "emulator.quirks",
+        "emulator.refusals",
         "emulator.sandbox",
         "emulator.state",
         "emulator.workers",
     ),
-    ("emulator.artifacts", "emulator.credentials", "emulator.inflight"),
+    (
+        "emulator.artifacts",
+        "emulator.buckets",
+        "emulator.credentials",
+        "emulator.inflight",
+        "emulator.taking",
+    ),
     (
         "emulator.conversions",
+        "emulator.forwarded",
         "emulator.journal",
         "emulator.live",
         "emulator.metrics",
+        "emulator.mounted",
         "emulator.personas",
         "emulator.registry",
         "emulator.statement",
         "emulator.streams",
     ),
-    ("emulator.door", "emulator.hosting"),
+    ("emulator.companion", "emulator.door", "emulator.hosting"),
     (
         "emulator.connections",
         "emulator.dashboard",
@@ -128,9 +142,9 @@ def test_decisions_and_bills_know_no_clock_and_no_io(name: str) -> None:
     assert not {one.split(".")[0] for one in imports(path)} & FORBIDDEN_BELOW
 
 
-def test_only_the_ledger_holds_sql() -> None:
+def test_only_the_ledger_and_the_index_of_objects_hold_sql() -> None:
     holders = {name for name, path in modules() if "CREATE TABLE" in path.read_text()}
-    assert holders == {"emulator.ledger"}
+    assert holders == {"emulator.ledger", "emulator.objects"}
 
 
 def test_only_the_http_face_knows_fastapi() -> None:

@@ -1,0 +1,57 @@
+"""What moto does otherwise than AWS, mended where it is: one function a service.
+
+Imports moto, so it is imported when somebody asks for that service.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+
+TIMEOUT_S = 10.0
+
+
+def mend(name: str) -> None:
+    """Mend one of moto's services, by moto's name for it. Safe to call again."""
+    if name in _MENDED:
+        _MENDED[name]()
+
+
+def _autoscaling() -> None:
+    """AWS scales more of SageMaker than moto knows."""
+    from moto.applicationautoscaling import models, responses
+
+    known = {one.value for one in models.ScalableDimensionValueSet}
+    known |= {
+        "sagemaker:variant:DesiredProvisionedConcurrency",
+        "sagemaker:inference-component:DesiredCopyCount",
+    }
+    dimensions = [SimpleNamespace(value=value) for value in sorted(known)]
+    models.ScalableDimensionValueSet = responses.ScalableDimensionValueSet = dimensions
+
+
+def _sns() -> None:
+    """Notifications go to this machine or nowhere."""
+    from moto.sns import models
+
+    models.requests = SimpleNamespace(post=_post_here)
+
+
+def _post_here(url: str, **given: Any) -> Any:
+    import requests
+
+    host = urlsplit(url).hostname or ""
+    try:
+        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    return requests.post(url, timeout=TIMEOUT_S, **given) if local else None
+
+
+_MENDED: dict[str, Callable[[], None]] = {
+    "applicationautoscaling": _autoscaling,
+    "sns": _sns,
+}
