@@ -23,6 +23,13 @@ class Home(NamedTuple):
     region: str
 
 
+class Key(NamedTuple):
+    """What a resource of a kind is known by."""
+
+    home: Home
+    name: str
+
+
 class Address(NamedTuple):
     """`service` is the signing name, "" for a request that is not signed."""
 

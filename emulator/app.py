@@ -24,16 +24,16 @@ from starlette.exceptions import HTTPException
 from emulator import catalogue, connections, documentation, rest, workers
 from emulator.address import Addressing, Home
 from emulator.asgi import Asgi, Receive, Scope, Send
-from emulator.auth import Verifier
-from emulator.billing import Tariff
+from emulator.auth import S3, Verifier
 from emulator.clock import Clock, VirtualClock, WallClock
 from emulator.companion import Companion
 from emulator.config import Config, read
+from emulator.control import Control
 from emulator.core import SECOND
 from emulator.credentials import credentials
 from emulator.envelope import Envelope
 from emulator.errors import ControlError, LukewarmError, SetupError
-from emulator.guard import SameOrigin, Signed, SignedOrToken
+from emulator.guard import SameOrigin, Signed, SignedOrToken, SignedStream
 from emulator.hosting import Hosting
 from emulator.ledger import Ledger, unreadable, unusable
 from emulator.listening import Listening, listening, uvicorn_config
@@ -47,6 +47,8 @@ log = logging.getLogger("lukewarm")
 BEAT_S = 1.0  # the most instance time that a killed server can lose
 MAX_DESCRIPTORS = 65_536
 VIRTUAL_NOW = "virtual-now"
+# Of our own REST, which may be asked for with a signature, too.
+OWN_PATHS = ("/_emulator/", "/billing", "/metrics", "/ping", "/docs", "/openapi.json")
 
 
 class Server:
@@ -57,7 +59,7 @@ class Server:
 
     def __init__(self, config: Config, where: Listening) -> None:
         self.config = config
-        self.prices = catalogue.price_table(config.region)
+        catalogue.price_table(config.region)  # raises for a region without one
         self.state = StateDirectory(config.state_dir)
         try:
             python = interpreter.usable(config.python)
@@ -69,13 +71,31 @@ class Server:
         except Exception:
             self.state.close()
             raise
-        self.hosting = Hosting(config, self.clock, self.ledger, Metrics(), sandbox)
-        self.others = Companion(config, Addressing(Home(config.account, config.region)))
-        self.companion: Asgi = self.others
-        self.invocations: Asgi = Wire(self.hosting, Tariff(self.prices))
+        addressing = Addressing(Home(config.account, config.region))
+        self.companion = Companion(config, addressing)
+        self.hosting = Hosting(config, self.clock, self.ledger, Metrics(), sandbox, self.companion)
+        self.invocations: Asgi = Wire(self.hosting, addressing)
+        self.control: Asgi = Control(self.hosting, addressing, self.companion)
+        self.others: Asgi = self.companion
+        self.objects: Asgi = self.companion
         self.rest: Asgi = Envelope(self._api())
         self.notice = self._guard(where)
+        self._addressing = addressing
         self._beat: asyncio.Task[None] | None = None
+
+    def face(self, scope: Scope) -> Asgi:
+        """What answers a request: the target of AWS JSON names an operation, else the path one of
+        ours, else the signature a service."""
+        if Wire.takes(scope):
+            return self.invocations
+        headers = dict(scope["headers"])
+        if target := headers.get(b"x-amz-target"):
+            return self.control if target.startswith(b"SageMaker.") else self.others
+        address = self._addressing.of(headers.get(b"authorization", b""), scope["query_string"])
+        if self.companion.takes(scope):  # S3, too, where it is signed in the way of version 2
+            return self.objects if address.service in (S3, "") else self.others
+        ours = not address.service or scope["path"].startswith(OWN_PATHS)
+        return self.rest if ours else self.others
 
     async def start(self) -> None:
         """Bring the endpoints up behind the scenes; returns as soon as requests can be taken."""
@@ -90,7 +110,7 @@ class Server:
         if self._beat:
             self._beat.cancel()
             await asyncio.wait((self._beat,))
-        await self.others.close()
+        await self.companion.close()
         try:
             await self.hosting.close()
             self.hosting.beat()
@@ -140,12 +160,16 @@ class Server:
             if not where.local:
                 log.warning("There is no authentication on %s: who reaches it can run code here.",
                             where.address)  # fmt: skip
-            self.rest = SameOrigin(self.rest, self.config.hosts if where.local else None)
+            hosts = self.config.hosts if where.local else None
+            for face in ("rest", "control", "others", "objects"):
+                setattr(self, face, SameOrigin(getattr(self, face), hosts))
             return ""
-        verifier = Verifier(needed.keys, self.config.region)
+        verifier, any_service = Verifier(needed.keys), Verifier(needed.keys, "")
         limit = max(self.config.serverless_payload_bytes, self.config.realtime_payload_bytes)
         self.invocations = Signed(self.invocations, verifier, limit)
-        self.companion = Signed(self.companion, verifier, limit)
+        self.control = Signed(self.control, verifier, limit)
+        self.others = Signed(self.others, any_service, limit)
+        self.objects = SignedStream(self.objects, any_service)
         self.rest = SignedOrToken(self.rest, Signed(self.rest, verifier, limit), needed.token)
         return needed.notice
 
@@ -173,10 +197,8 @@ class Application:
             await self._lifespan(receive, send)
         elif self.server is None:
             raise RuntimeError("The application has not been started: run it with lifespan on.")
-        elif scope["type"] == "http" and Wire.takes(scope):
-            await self.server.invocations(scope, receive, send)
-        elif scope["type"] == "http" and self.server.others.takes(scope):
-            await self.server.companion(scope, receive, send)
+        elif scope["type"] == "http":
+            await self.server.face(scope)(scope, receive, send)
         else:
             await self.server.rest(scope, receive, send)
 

@@ -26,10 +26,13 @@ from emulator.errors import (
 Headers = Sequence[tuple[bytes, bytes]]
 
 ALGORITHM = "AWS4-HMAC-SHA256"
-SERVICE = "sagemaker"  # the signing name of both sagemaker and sagemaker-runtime
 TERMINATOR = "aws4_request"
 SKEW_MIN = 5
 
+S3 = "s3"
+SCOPES_KEPT = 256
+
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d{1,2}", re.ASCII)
 _STAMP = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
 _REQUIRED = ("Credential", "Signature", "SignedHeaders")
 
@@ -47,18 +50,19 @@ class Claim:
     """What an Authorization header says: who signed what, when, with which result."""
 
     stamp: str  # 20260131T235959Z
+    service: str
     scope: str  # 20260131/eu-west-3/sagemaker/aws4_request
     signed_headers: tuple[bytes, ...]
     signature: str
 
 
 class Verifier:
-    """Checks requests that are signed with one pair of keys, for one region."""
+    """Checks requests that are signed with one pair of keys, for any region and for `service`, or
+    for whichever where that is empty."""
 
-    def __init__(self, keys: Keys, region: str) -> None:
-        self._keys = keys
-        self._region = region
-        self._day, self._day_key = "", b""
+    def __init__(self, keys: Keys, service: str = "sagemaker") -> None:
+        self._keys, self._service = keys, service
+        self._signing: dict[str, bytes] = {}  # key by scope
 
     def admit(self, headers: Headers, now: float) -> Claim:
         """What the headers claim, if it can be true so far: the signature is not looked at.
@@ -86,20 +90,23 @@ class Verifier:
                 f"Unsupported AWS 'algorithm': '{algorithm}' (only {ALGORITHM} for now). "
             )
         scope = self._check_credential(parameters["Credential"], stamp)
-        return Claim(stamp, scope, tuple(sorted(set(signed))), parameters["Signature"])
+        service = scope.split("/")[2]
+        return Claim(stamp, service, scope, tuple(sorted(set(signed))), parameters["Signature"])
 
     def check(
         self, claim: Claim, method: str, path: bytes, query: bytes, headers: Headers, payload: str
     ) -> None:
         """Compare the claim with what came: path and query as sent, `payload` the body's SHA-256.
 
-        The payload's hash is always that of the bytes that came, so a body cannot be exempted from
-        the signature. Raises InvalidSignatureException.
+        The payload's hash is that of the bytes that came, so a body cannot be exempted from the
+        signature, except where S3 has it so. Raises InvalidSignatureException.
         """
+        if claim.service != S3:
+            path = canonical_path(path)
         request = canonical_request(method, path, query, headers, claim.signed_headers, payload)
         digest = hashlib.sha256(request).hexdigest()
         text = f"{ALGORITHM}\n{claim.stamp}\n{claim.scope}\n{digest}"
-        due = hmac.digest(self._key(claim.stamp[:8]), text.encode(), "sha256").hex()
+        due = hmac.digest(self._key(claim.scope), text.encode(), "sha256").hex()
         if not hmac.compare_digest(due.encode(), claim.signature.encode("latin-1")):
             raise InvalidSignatureException(
                 "The request signature we calculated does not match the signature you provided."
@@ -115,7 +122,7 @@ class Verifier:
                 f"keyid/date/region/service/term, got '{credential}'"
             )
         key_id, *scope = parts
-        if wrong := _wrong_scope(scope, self._region, stamp):
+        if wrong := _wrong_scope(scope, self._service, stamp):
             raise InvalidSignatureException(wrong)
         if key_id != self._keys.access_key_id:
             raise UnrecognizedClientException(
@@ -123,14 +130,17 @@ class Verifier:
             )
         return "/".join(scope)
 
-    def _key(self, day: str) -> bytes:
-        """The signing key of a day; kept, since nearly all requests of a day are of that day."""
-        if day != self._day:
+    def _key(self, scope: str) -> bytes:
+        """The signing key of a scope: a day, a region, a service. Kept, since nearly all requests
+        have one of a few scopes."""
+        if scope not in self._signing:
             key = f"AWS4{self._keys.secret_access_key}".encode()
-            for part in (day, self._region, SERVICE, TERMINATOR):
+            for part in scope.split("/"):
                 key = hmac.digest(key, part.encode(), "sha256")
-            self._day, self._day_key = day, key
-        return self._day_key
+            if len(self._signing) >= SCOPES_KEPT:
+                self._signing.clear()
+            self._signing[scope] = key
+        return self._signing[scope]
 
 
 def canonical_request(
@@ -141,13 +151,13 @@ def canonical_request(
     signed: Iterable[bytes],
     payload: str,
 ) -> bytes:
-    """The one form of a request that both sides sign. `signed` is sorted; a header that is not
-    there is empty, one that is there several times is joined."""
+    """The one form of a request that both sides sign. `path` is canonical, `signed` is sorted; a
+    header that is not there is empty, one that is there several times is joined."""
     values: dict[bytes, list[bytes]] = {name: [] for name in signed}
     for name, value in headers:
         if name in values:
             values[name].append(b" ".join(value.split()))
-    lines = [method.encode(), canonical_path(path), canonical_query(query)]
+    lines = [method.encode(), path, canonical_query(query)]
     lines += [name + b":" + b",".join(found) for name, found in values.items()]
     lines += [b"", b";".join(values), payload.encode()]
     return b"\n".join(lines)
@@ -227,14 +237,14 @@ def _check_time(stamp: str, now: float) -> None:
         )
 
 
-def _wrong_scope(scope: list[str], region: str, stamp: str) -> str:
+def _wrong_scope(scope: list[str], wanted: str, stamp: str) -> str:
     """All that is wrong with a scope, a sentence each; AWS leaves a space behind every one."""
     day, named_region, service, terminator = scope
     wrong = ""
-    if named_region != region:
+    if not _REGION.fullmatch(named_region):
         wrong += f"Credential should be scoped to a valid region, not '{named_region}'. "
-    if service != SERVICE:
-        wrong += f"Credential should be scoped to correct service: '{SERVICE}'. "
+    if wanted and service != wanted:
+        wrong += f"Credential should be scoped to correct service: '{wanted}'. "
     if terminator != TERMINATOR:
         wrong += (
             f"Credential should be scoped with a valid terminator: '{TERMINATOR}', not "

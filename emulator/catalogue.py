@@ -53,6 +53,14 @@ def price_table(region: str) -> PriceTable:
     return parse_prices((_FOLDER / name).read_text(encoding="utf-8"), name)
 
 
+@cache
+def prices(region: str) -> PriceTable:
+    """The same, and for a region without a table one without a price, never a free one."""
+    if region in regions():
+        return price_table(region)
+    return PriceTable(region, region.upper(), "USD", {})
+
+
 def parse_prices(text: str, name: str) -> PriceTable:
     """The price table that a TOML text holds; `name` is the file to blame.
 

@@ -259,6 +259,13 @@ TABLE: tuple[Setting, ...] = (
     ),
     Setting("serverless_endpoints_quota", "50", _whole(0, 10_000), "Serverless endpoints."),
     Setting(
+        "instances_quota",
+        "20",
+        _whole(0, 100_000),
+        "Instances of one type for the real-time endpoints of the region; new AWS accounts have"
+        " fewer, of many types none.",
+    ),
+    Setting(
         "model_bytes",
         str(10 * 1024 * MIB),
         _whole(1, 1 << 50),
@@ -360,6 +367,7 @@ class Config:
     serverless_concurrency_quota: int
     serverless_memory_quota_mb: int
     serverless_endpoints_quota: int
+    instances_quota: int
     model_bytes: int
     companion_url: str  # empty: the one in this process
     auth: str

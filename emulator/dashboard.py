@@ -54,17 +54,19 @@ def page(statement: Statement) -> str:
     startup = "start-up time included" if statement.include_startup else "start-up time not billed"
     return _PAGE.format(
         total=_money(statement.total),
-        currency=escape(statement.table.currency),
-        region=escape(statement.table.region),
+        currency=escape(statement.currency),
+        region=escape(statement.region),
         note=note,
         startup=startup,
-        endpoints="\n".join(map(_endpoint, statement.endpoints)) or "<p>No endpoint yet.</p>",
+        endpoints="\n".join(_endpoint(one, statement.region) for one in statement.endpoints)
+        or "<p>No endpoint yet.</p>",
     )
 
 
-def _endpoint(entry: EndpointStatement) -> str:
-    counts = entry.counts
+def _endpoint(entry: EndpointStatement, region: str) -> str:
+    counts, home = entry.counts, entry.key.home
     facts = [
+        *([] if home.region == region else [f"{home.region}, at the prices of that region"]),
         f"{entry.persona}",
         _count(counts.invocations, "invocation"),
         _count(counts.cold_starts, "cold start"),
@@ -98,7 +100,7 @@ def _endpoint(entry: EndpointStatement) -> str:
         else ""
     )
     return (
-        f'<section><h2>{escape(entry.name)}</h2><p class="facts">'
+        f'<section><h2>{escape(entry.key.name)}</h2><p class="facts">'
         f"{escape(' · '.join(facts))}</p>{table}</section>"
     )
 

@@ -12,10 +12,13 @@ LukewarmError
  |   +- InternalDependencyException   530  the ledger cannot be written
  |   +- ModelStreamError                   in a stream that has begun: the container failed
  |   +- InternalStreamFailure              in a stream that has begun: a fault of ours
- +- ControlError                      what the control plane answers, all 400
+ +- ControlError                      what the control plane answers, all 400 but the last
  |   +- ValidationException
  |   |   +- NotFound                  "Could not find ..."; AWS has no code of its own for it
  |   +- ResourceLimitExceeded
+ |   +- UnknownOperationException      no such operation; AWS says nothing more
+ |   +- SerializationException         the request is not what the operation takes
+ |   +- RequestTooLarge           413  RequestEntityTooLargeException
  +- AccessError                       who may not call, with EMULATOR_AUTH: `auth.py`, `guard.py`
  |   +- SignatureError                403  what AWS answers instead of the service
  |   |   +- MissingAuthenticationTokenException
@@ -143,6 +146,25 @@ class NotFound(ValidationException):
 
 class ResourceLimitExceeded(ControlError):
     code = "ResourceLimitExceeded"
+
+
+class UnknownOperationException(ControlError):
+    """AWS sends no message with it."""
+
+    code = "UnknownOperationException"
+
+
+class SerializationException(ControlError):
+    """The body is no JSON, or a value in it is of another type."""
+
+    code = "SerializationException"
+
+
+class RequestTooLarge(ControlError):
+    """The body has more bytes than a request of the control plane may have."""
+
+    code = "RequestEntityTooLargeException"
+    status = 413
 
 
 class AccessError(LukewarmError):

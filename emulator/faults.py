@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from emulator.address import Home, Key
 from emulator.core import Cause
 from emulator.errors import (
     InternalFailure,
@@ -32,15 +33,21 @@ class Place:
     endpoint: str
     variant: str
 
-    def arn(self, kind: str, name: str) -> str:
-        """AWS lower-cases the name inside an ARN, as captured replies show."""
-        return f"arn:aws:sagemaker:{self.region}:{self.account}:{kind}/{name.lower()}"
+    @property
+    def key(self) -> Key:
+        """What the endpoint is known by."""
+        return Key(Home(self.account, self.region), self.endpoint)
 
     def log_stream_arn(self, environment: str) -> str:
         return (
             f"arn:aws:logs:{self.region}:{self.account}:log-group:/aws/sagemaker/Endpoints/"
             f"{self.endpoint}:log-stream:{self.variant}/{environment or '-'}"
         )
+
+
+def arn(key: Key, kind: str) -> str:
+    """The ARN of a SageMaker resource. AWS lower-cases the name in it, as captured replies show."""
+    return f"arn:aws:sagemaker:{key.home.region}:{key.home.account}:{kind}/{key.name.lower()}"
 
 
 def container_answered(place: Place, environment: str, status: int, body: bytes) -> ModelError:

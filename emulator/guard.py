@@ -6,7 +6,9 @@ stands before the wire. The rules of a signature are `auth.py`.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
+import re
 import time
 import uuid
 from urllib.parse import unquote_to_bytes
@@ -14,11 +16,12 @@ from urllib.parse import unquote_to_bytes
 import orjson
 
 from emulator import origin
-from emulator.asgi import Asgi, Receive, Scope, Send, answer, answer_detail, drain, take_in
+from emulator.asgi import Asgi, Message, Receive, Scope, Send, answer, answer_detail, drain, take_in
 from emulator.auth import Verifier
 from emulator.errors import (
     AccessError,
     ForeignRequest,
+    InvalidSignatureException,
     PayloadTooLarge,
     SignatureError,
     TokenRequired,
@@ -26,7 +29,7 @@ from emulator.errors import (
 
 OPEN = "/ping"  # for whoever looks after the process; it says nothing but which endpoints start
 COOKIE = b"lukewarm"
-_TEXT = (b"content-type", b"text/plain")
+_HASH = re.compile(r"[0-9a-f]{64}")
 _UNKEPT = (b"cache-control", b"no-store")
 
 
@@ -61,6 +64,47 @@ class Signed:
             )
         else:
             await self._inner(scope, body.again(receive), send)
+
+
+class SignedStream:
+    """Lets in what is signed before its body is here: S3's objects may be larger than memory.
+
+    S3 signs the hash that a header announces, or that there is none; an announced hash is compared
+    when the body has come in, and what is behind sees no end of a body with another one.
+    """
+
+    def __init__(self, inner: Asgi, verifier: Verifier) -> None:
+        self._inner, self._verifier = inner, verifier
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        announced = dict(scope["headers"]).get(b"x-amz-content-sha256", b"").decode("latin-1")
+        try:
+            claim = self._verifier.admit(scope["headers"], time.time())
+            target = scope["method"], scope["raw_path"], scope["query_string"]
+            self._verifier.check(claim, *target, scope["headers"], announced)
+            await self._inner(scope, hashed(receive, announced), send)
+        except SignatureError as error:
+            await drain(receive)
+            await _refuse_as_aws(send, error)
+
+
+def hashed(receive: Receive, announced: str) -> Receive:
+    """The same body; its last part raises InvalidSignatureException if the hash is another."""
+    if not _HASH.fullmatch(announced):
+        return receive
+    digest = hashlib.sha256()
+
+    async def compared() -> Message:
+        message = await receive()
+        digest.update(message.get("body", b""))
+        whole = message["type"] == "http.request" and not message.get("more_body")
+        if whole and digest.hexdigest() != announced:
+            raise InvalidSignatureException(
+                "The provided 'x-amz-content-sha256' header does not match what was computed."
+            )
+        return message
+
+    return compared
 
 
 class SignedOrToken:

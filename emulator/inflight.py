@@ -130,4 +130,5 @@ def invocation_row(
         billed_ms=serverless_billed_ms(worked, 0, False) if serverless else 0,
         billed_startup_ms=serverless_billed_ms(worked, setup_ns, True) if serverless else 0,
         inference_id=pending.inference_id,
+        account=place.account,
     )

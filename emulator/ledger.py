@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from emulator.address import Home, Key
 from emulator.billing import Usage, UsageKind
 from emulator.core import MIB, NEVER, Persona
 from emulator.errors import SetupError, ThrottlingException
@@ -64,6 +65,7 @@ class InvocationRow(NamedTuple):
     billed_ms: int
     billed_startup_ms: int  # the same if starting is billed too
     inference_id: str
+    account: str
 
 
 class UsageRecord(NamedTuple):
@@ -73,7 +75,12 @@ class UsageRecord(NamedTuple):
     variant: str
     persona: str
     region: str
+    account: str
     usage: Usage
+
+    @property
+    def key(self) -> Key:
+        return Key(Home(self.account, self.region), self.endpoint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +145,16 @@ _MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
         ),
     ),
+    (
+        "accounts; until there were several, everything belonged to the default one",
+        (
+            "ALTER TABLE invocations ADD COLUMN account TEXT NOT NULL DEFAULT '123456789012'",
+            "ALTER TABLE meters ADD COLUMN account TEXT NOT NULL DEFAULT '123456789012'",
+            "DROP INDEX open_meters",
+            "CREATE UNIQUE INDEX open_meters"
+            " ON meters (account, region, endpoint, variant, kind, sku) WHERE open = 1",
+        ),
+    ),
 )
 VERSION = len(_MIGRATIONS)
 
@@ -154,33 +171,34 @@ _PAGE = f"""
 """
 _PAGE_OF_ENDPOINT = _PAGE.replace("WHERE", "WHERE endpoint = :endpoint AND")
 _SUMS = """
-    SELECT endpoint, variant, persona, region, provisioned, memory_mb,
+    SELECT endpoint, variant, persona, region, account, provisioned, memory_mb,
            SUM(billed_ms), SUM(billed_startup_ms),
            SUM(request_bytes * bytes_billed), SUM(response_bytes * bytes_billed),
            COUNT(*), SUM(cold_start),
            SUM(error_code = :throttled), SUM(status >= 400 AND error_code <> :throttled)
     FROM invocations WHERE {which}
-    GROUP BY endpoint, variant, persona, region, provisioned, memory_mb
+    GROUP BY endpoint, variant, persona, region, account, provisioned, memory_mb
 """
 _SUMS_OF_PERIOD = _SUMS.format(which="at_ns >= :from AND at_ns < :to")
 _SUMS_AFTER = _SUMS.format(which="seq > :after")
 _EXTENT = "SELECT (SELECT MIN(seq) FROM invocations), (SELECT MAX(seq) FROM invocations)"
 _OPEN_METER = """
     SELECT id, units, until_ns FROM meters
-    WHERE open = 1 AND region = ? AND endpoint = ? AND variant = ? AND kind = ? AND sku = ?
+    WHERE open = 1 AND account = ? AND region = ? AND endpoint = ? AND variant = ? AND kind = ?
+      AND sku = ?
 """
 _MOVE_METER = "UPDATE meters SET until_ns = ?, open = ? WHERE id = ?"
 _START_METER = """
     INSERT INTO meters
-        (region, endpoint, variant, kind, sku, units, started_ns, until_ns, open)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1)
+        (account, region, endpoint, variant, kind, sku, units, started_ns, until_ns, open)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1)
 """
 # Multiplied by the units outside: GB-nanoseconds of a few years would not fit 64 bits.
 _HELD = """
-    SELECT endpoint, variant, region, kind, sku, units,
+    SELECT endpoint, variant, region, account, kind, sku, units,
            SUM(MIN(until_ns, :to) - MAX(started_ns, :from))
     FROM meters WHERE until_ns > :from AND started_ns < :to
-    GROUP BY endpoint, variant, region, kind, sku, units
+    GROUP BY endpoint, variant, region, account, kind, sku, units
 """
 _METERED_BY = {UsageKind.PROVISIONED_USAGE: Persona.SERVERLESS}
 _FLAGS = tuple(
@@ -188,8 +206,8 @@ _FLAGS = tuple(
 )
 
 
-_Place = tuple[str, str, str, str, UsageKind, str]
-_Held = tuple[str, str, str, str, str, int, int]
+_Place = tuple[str, str, str, str, str, UsageKind, str]
+_Held = tuple[str, str, str, str, str, str, int, int]
 
 
 class _Sum(NamedTuple):
@@ -197,6 +215,7 @@ class _Sum(NamedTuple):
     variant: str
     persona: str
     region: str
+    account: str
     provisioned: int
     memory_mb: int
     billed_ms: int
@@ -268,9 +287,8 @@ class Ledger:
 
     def hold(
         self,
-        endpoint: str,
+        endpoint: Key,
         variant: str,
-        region: str,
         kind: UsageKind,
         sku: str,
         units: int,
@@ -281,8 +299,8 @@ class Ledger:
         A `now_ns` before what is already counted is taken as that instant: time is counted once.
         """
         if units < 0:
-            raise ValueError(f"{endpoint}/{variant} cannot hold {units} of {kind} {sku!r}")
-        key = (region, endpoint, variant, str(kind), sku)
+            raise ValueError(f"{endpoint.name}/{variant} cannot hold {units} of {kind} {sku!r}")
+        key = (*endpoint.home, endpoint.name, variant, str(kind), sku)
         with self._transaction() as writer:
             running = writer.execute(_OPEN_METER, key).fetchone()
             if running:
@@ -377,13 +395,13 @@ class Ledger:
         nanoseconds inside. Adjoining periods add up to their union."""
         return self.statement(include_startup, from_ns, to_ns)[0]
 
-    def counts(self, from_ns: int | None = None, to_ns: int | None = None) -> dict[str, Counts]:
+    def counts(self, from_ns: int | None = None, to_ns: int | None = None) -> dict[Key, Counts]:
         """The requests that arrived in the period, by endpoint."""
         return self.statement(False, from_ns, to_ns)[1]
 
     def statement(
         self, include_startup: bool = False, from_ns: int | None = None, to_ns: int | None = None
-    ) -> tuple[list[UsageRecord], dict[str, Counts]]:
+    ) -> tuple[list[UsageRecord], dict[Key, Counts]]:
         """`usage` and `counts` of the same snapshot. Without a period, what an earlier call has
         added up is not read again."""
         period = {
@@ -583,15 +601,17 @@ def _records(sums: list[_Sum], held: list[_Held], include_startup: bool) -> list
     for place, quantity in (*_used(sums, include_startup), *_metered(held)):
         totals[place] += quantity
     return [
-        UsageRecord(endpoint, variant, persona, region, Usage(kind, sku, quantity))
-        for (endpoint, variant, persona, region, kind, sku), quantity in sorted(totals.items())
+        UsageRecord(endpoint, variant, persona, region, account, Usage(kind, sku, quantity))
+        for (endpoint, variant, persona, region, account, kind, sku), quantity in sorted(
+            totals.items()
+        )
         if quantity
     ]
 
 
 def _used(sums: list[_Sum], include_startup: bool) -> Iterator[tuple[_Place, int]]:
     for one in sums:
-        where = (one.endpoint, one.variant, one.persona, one.region)
+        where = (one.endpoint, one.variant, one.persona, one.region, one.account)
         billed_ms = one.billed_startup_ms if include_startup else one.billed_ms
         provisioned = UsageKind.PROVISIONED_DURATION
         kind = provisioned if one.provisioned else UsageKind.SERVERLESS_DURATION
@@ -601,17 +621,18 @@ def _used(sums: list[_Sum], include_startup: bool) -> Iterator[tuple[_Place, int
 
 
 def _metered(held: list[_Held]) -> Iterator[tuple[_Place, int]]:
-    for endpoint, variant, region, kind_name, sku, units, duration_ns in held:
+    for endpoint, variant, region, account, kind_name, sku, units, duration_ns in held:
         kind = UsageKind(kind_name)
         persona = _METERED_BY.get(kind, Persona.REALTIME).value
-        yield (endpoint, variant, persona, region, kind, sku), units * duration_ns
+        yield (endpoint, variant, persona, region, account, kind, sku), units * duration_ns
 
 
-def _counts(sums: list[_Sum]) -> dict[str, Counts]:
-    counts: dict[str, Counts] = {}
+def _counts(sums: list[_Sum]) -> dict[Key, Counts]:
+    counts: dict[Key, Counts] = {}
     for one in sums:
-        so_far = counts.get(one.endpoint, Counts())
-        counts[one.endpoint] = Counts(
+        key = Key(Home(one.account, one.region), one.endpoint)
+        so_far = counts.get(key, Counts())
+        counts[key] = Counts(
             so_far.invocations + one.invocations,
             so_far.cold_starts + one.cold_starts,
             so_far.throttles + one.throttles,

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from emulator import faults
+from emulator.address import Key
 from emulator.billing import UsageKind
 from emulator.clock import Clock, Timer
 from emulator.core import (
@@ -66,7 +67,7 @@ class Means:
     clock: Clock
     sandbox: Sandbox
     write: Callable[[InvocationRow], asyncio.Future[None]]
-    hold: Callable[[str, str, UsageKind, str, int, int], None]
+    hold: Callable[[Key, str, UsageKind, str, int, int], None]
     delays: Delays
     log_line: Callable[[str, str], None] = field(default=lambda label, line: None)
 
@@ -97,6 +98,7 @@ class LiveVariant:
         self._launching: asyncio.Future[None] | None = None
         self._held: dict[Resource, int] = {}
         self._metered = False
+        self._retired: asyncio.Future[None] | None = None
         self._token = uuid.uuid4().hex[:6]  # environments of different lives have different names
         self.closed = False
 
@@ -166,6 +168,25 @@ class LiveVariant:
             task.cancel()
         while self._stopping:
             await asyncio.wait(set(self._stopping))
+
+    def retire(self) -> asyncio.Future[None]:
+        """From now on nothing that the variant holds is billed; what it returns is done once
+        nothing is in flight. Until it is closed it serves whatever still comes."""
+        if self._metered:
+            for resource in self._held:
+                self._bill(resource, 0)
+        self._metered = False
+        self._retired = asyncio.get_running_loop().create_future()
+        self._check_retired()
+        return self._retired
+
+    async def resize(self, variant: Variant) -> None:
+        """Become what the variant is to be, in place."""
+        self.variant = variant
+
+    def _check_retired(self) -> None:
+        if self._retired and not self._pending and not self._retired.done():
+            self._retired.set_result(None)
 
     def tick(self) -> None:
         self._timer, self._timer_at = None, NEVER
@@ -348,7 +369,7 @@ class LiveVariant:
             if volume_gb := variant.instances.volume_gb:
                 meters.append((UsageKind.VOLUME, "gp2", units * volume_gb))
         for kind, sku, held in meters:
-            self._means.hold(self.place.endpoint, variant.name, kind, sku, held, now)
+            self._means.hold(self.place.key, variant.name, kind, sku, held, now)
 
     # -- what environments report -------------------------------------------------------------
 
@@ -466,6 +487,7 @@ class LiveVariant:
         error: InvocationError | None,
     ) -> None:
         served = Served(row, None if error else reply, error)
+        self._check_retired()
         written = self._means.write(row)
         written.add_done_callback(partial(_hand_over, pending.future, served))
 

@@ -18,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from emulator.address import Key
 from emulator.core import SECOND
 from emulator.errors import ModelError, ModelStreamError, ThrottlingException
 
@@ -30,7 +31,8 @@ BUCKETS = (
     *("0.05", "0.1", "0.25", "0.5", "1.0", "2.5", "5.0", "10.0", "30.0", "60.0", "120.0", "240.0"),
 )
 _BOUNDS_NS = tuple(round(float(bound) * SECOND) for bound in BUCKETS)
-_LABELS = ("endpoint_name", "variant_name")
+_LABELS = ("account", "region", "endpoint_name", "variant_name")
+_Labels = tuple[str, str, str, str]
 
 COUNTERS = (
     ("invocations", "Requests, errors and throttled ones included"),
@@ -110,33 +112,35 @@ class Metrics(Collector):
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(self) -> None:
-        self._series: dict[tuple[str, str], _Series] = {}
-        self._alive: Counter[tuple[str, str, str]] = Counter()
-        self._memory: Counter[tuple[str, str]] = Counter()
+        self._series: dict[_Labels, _Series] = {}
+        self._alive: Counter[tuple[str, ...]] = Counter()
+        self._memory: Counter[_Labels] = Counter()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
     def observe(self, row: InvocationRow) -> None:
         """Count one answered invocation; some two microseconds."""
-        key = (row.endpoint, row.variant)
+        key = (row.account, row.region, row.endpoint, row.variant)
         series = self._series.get(key)
         if series is None:
             series = self._series[key] = _Series()
         series.observe(row)
 
-    def environments(self, alive: Iterable[tuple[str, str, str, int]]) -> None:
+    def environments(self, alive: Iterable[tuple[Key, str, str, int]]) -> None:
         """What runs now, in place of what was told before: endpoint, variant, state and footprint
         in bytes of each environment. To be called before `render`."""
-        states: Counter[tuple[str, str, str]] = Counter()
-        memory: Counter[tuple[str, str]] = Counter()
+        states: Counter[tuple[str, ...]] = Counter()
+        memory: Counter[_Labels] = Counter()
         for endpoint, variant, state, footprint_bytes in alive:
-            states[endpoint, variant, str(state)] += 1
-            memory[endpoint, variant] += footprint_bytes
+            labels = (*endpoint.home, endpoint.name, variant)
+            states[*labels, str(state)] += 1
+            memory[labels] += footprint_bytes
         self._alive, self._memory = states, memory
 
-    def forget(self, endpoint: str) -> None:
+    def forget(self, endpoint: Key) -> None:
         """Drop the series of a deleted endpoint, so that names do not pile up."""
-        for key in [key for key in self._series if key[0] == endpoint]:
+        place = (*endpoint.home, endpoint.name)
+        for key in [key for key in self._series if key[:3] == place]:
             del self._series[key]
 
     def render(self) -> bytes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from emulator import catalogue
 from emulator.config import Config
 from emulator.core import SECOND, Persona, Policy, Runtime
-from emulator.endpoints import Model, Variant
+from emulator.endpoints import Variant
 from emulator.errors import ValidationException
 from emulator.realtime import RealTimePolicy, RealTimeRules
 from emulator.serverless import ServerlessPolicy, ServerlessRules
@@ -20,6 +20,8 @@ WORKERS_VARIABLE = "SAGEMAKER_MODEL_SERVER_WORKERS"  # the inference toolkit's o
 MAX_WORKERS = 64
 RUNTIME_VARIABLE = "LUKEWARM_RUNTIME"
 RUNTIMES = (Runtime.TENSORFLOW, Runtime.LITERT)  # a script is no choice: the archive has one
+
+Variables = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +39,12 @@ class Hosted:
     compiled: bool = False
 
 
-def host(config: Config, variant: Variant, model: Model) -> Hosted:
-    """The hosting of one variant, with a policy of its own."""
-    return _PERSONAS[variant.persona](config, variant, model)
+def host(config: Config, variant: Variant, variables: Variables) -> Hosted:
+    """The hosting of one variant, with a policy of its own. `variables` are its container's."""
+    return _PERSONAS[variant.persona](config, variant, variables)
 
 
-def runtime(config: Config, variables: Mapping[str, str]) -> Runtime:
+def runtime(config: Config, variables: Variables) -> Runtime:
     """What is to run a model with these variables. Raises ValidationException."""
     asked = variables.get(RUNTIME_VARIABLE, config.runtime)
     if asked not in RUNTIMES:
@@ -52,14 +54,15 @@ def runtime(config: Config, variables: Mapping[str, str]) -> Runtime:
     return Runtime(asked)
 
 
-def _realtime(config: Config, variant: Variant, model: Model) -> Hosted:
+def _realtime(config: Config, variant: Variant, variables: Variables) -> Hosted:
     assert variant.instances is not None
+    start_s = variant.instances.start_s or config.realtime_start_s
     rules = RealTimeRules(
         instances=variant.instances.count,
-        workers=_workers(model),
+        workers=_workers(variables),
         routing=variant.instances.routing,
         seed=config.seed,
-        start_limit_ns=round(config.realtime_start_s * SECOND),
+        start_limit_ns=round(start_s * SECOND),
         answer_limit_ns=round(config.answer_limit_s * SECOND),
         stream_limit_ns=round(config.stream_limit_s * SECOND),
         batch=config.batch,
@@ -75,7 +78,7 @@ def _realtime(config: Config, variant: Variant, model: Model) -> Hosted:
     )
 
 
-def _serverless(config: Config, variant: Variant, model: Model) -> Hosted:
+def _serverless(config: Config, variant: Variant, variables: Variables) -> Hosted:
     assert variant.serverless is not None
     shortest, longest = config.keep_warm_s
     rules = ServerlessRules(
@@ -96,12 +99,12 @@ def _serverless(config: Config, variant: Variant, model: Model) -> Hosted:
     )
 
 
-def _workers(model: Model) -> int:
-    asked = model.variables.get(WORKERS_VARIABLE, "")
+def _workers(variables: Variables) -> int:
+    asked = variables.get(WORKERS_VARIABLE, "")
     return min(MAX_WORKERS, int(asked)) if asked.isdecimal() and int(asked) else 1
 
 
-_PERSONAS: dict[Persona, Callable[[Config, Variant, Model], Hosted]] = {
+_PERSONAS: dict[Persona, Callable[[Config, Variant, Variables], Hosted]] = {
     Persona.REALTIME: _realtime,
     Persona.SERVERLESS: _serverless,
 }

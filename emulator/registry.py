@@ -1,69 +1,55 @@
-"""What is kept of models, endpoint configurations and endpoints: documents in the ledger, and the
-unpacked models beside it. Starts nothing.
+"""What is kept of models, endpoint configurations and endpoints: documents in the ledger, read back
+at the start. Starts nothing.
 
-An endpoint's documents come and go in one transaction, so that a crash leaves all or none.
+Records that belong together come and go in one transaction, so that a crash leaves all or none.
 """
 
 from __future__ import annotations
 
-import asyncio
-import shutil
-import uuid
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import orjson
 
-from emulator import artifacts, endpoints
-from emulator.endpoints import Endpoint, EndpointConfig, Model
+from emulator import endpoints
+from emulator.address import Home, Key
+from emulator.endpoints import Endpoint, EndpointConfig, Model, Record, Tags
+from emulator.errors import NotFound, ValidationException
+from emulator.faults import arn
 from emulator.ledger import Ledger, unreadable
 
-Sources = Mapping[str, tuple[Path, Mapping[str, str]]]
 INITIALISED = "initialised"
+MAX_TAGS = 50
+R = TypeVar("R", Model, EndpointConfig, Endpoint)
+
+# Of each kind: how ARNs call it, how sentences do, and how its documents are read.
+KINDS: Mapping[type[Record], tuple[str, str, Callable[[Mapping[str, Any]], Record]]] = {
+    Model: ("model", "model", endpoints.model_from),
+    EndpointConfig: ("endpoint-config", "endpoint configuration", endpoints.config_from),
+    Endpoint: ("endpoint", "endpoint", endpoints.endpoint_from),
+}
 
 
 class Registry:
-    """The records of one server. `models` and `configs` are by name."""
+    """The records of one server."""
 
-    def __init__(self, ledger: Ledger, models_dir: Path, model_bytes: int) -> None:
-        self.models: dict[str, Model] = {}
-        self.configs: dict[str, EndpointConfig] = {}
-        self._ledger, self._models_dir, self._model_bytes = ledger, models_dir, model_bytes
-        # Copies have a thread of their own: measuring memory must not wait behind gigabytes.
-        self._copier = ThreadPoolExecutor(1, "lukewarm-models")
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._records: dict[type[Record], dict[Key, Any]] = {kind: {} for kind in KINDS}
+        self._by_arn: dict[str, tuple[type[Record], Key]] = {}
 
-    def load(self) -> list[Endpoint]:
-        """Read everything back; the endpoints. Copies that a crash left unfinished are removed.
-
-        Raises SetupError if a record cannot be read, and removes nothing then.
-        """
+    def load(self) -> None:
+        """Read everything back. Raises SetupError if a record cannot be read."""
         try:
-            found = self._read()
+            for kind, (name, _, read) in KINDS.items():
+                for body in self._ledger.all(name):
+                    record = read(orjson.loads(body))
+                    assert isinstance(record, kind)
+                    self._keep(record)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"a record in it is damaged: {type(error).__name__} {error}"
             raise unreadable(self._ledger.path, reason) from error
-        known = {Path(model.directory).name for model in self.models.values()}
-        if self._models_dir.is_dir():
-            for entry in self._models_dir.iterdir():
-                if entry.name not in known:
-                    shutil.rmtree(entry, ignore_errors=True)
-        return found
-
-    def _read(self) -> list[Endpoint]:
-        read = {
-            kind: [orjson.loads(document) for document in self._ledger.all(kind)]
-            for kind in ("model", "endpoint-config", "endpoint")
-        }
-        self.models = {one["name"]: endpoints.model_from(one) for one in read["model"]}
-        self.configs = {one["name"]: endpoints.config_from(one) for one in read["endpoint-config"]}
-        for config in self.configs.values():
-            for variant in config.variants:
-                _ = self.models[variant.model]
-        found = [endpoints.endpoint_from(one) for one in read["endpoint"]]
-        for endpoint in found:
-            _ = self.configs[endpoint.config]
-        return found
 
     @property
     def initialised(self) -> bool:
@@ -73,70 +59,96 @@ class Registry:
     def initialise(self) -> None:
         self._ledger.put_meta(INITIALISED, "yes")
 
-    async def add(
-        self, endpoint: Endpoint, config: EndpointConfig, sources: Sources, now: int
-    ) -> None:
-        """Copy the models in and keep all the records, or nothing.
+    def all(self, kind: type[R]) -> list[R]:
+        """All of a kind, oldest first."""
+        return list(self._records[kind].values())
 
-        Raises SetupError for a model that cannot be used as it is.
-        """
-        made: list[Model] = []
-        try:
-            for name, (source, variables) in sources.items():
-                directory = self._models_dir / uuid.uuid4().hex
-                model = Model(name, str(directory), str(source), now, dict(variables))
-                made.append(model)
-                await self._in_thread(
-                    artifacts.prepare, source, directory, self._model_bytes, variables
-                )
-            documents = [_document("model", model) for model in made]
-            self._ledger.put(
-                *documents, _document("endpoint-config", config), _document("endpoint", endpoint)
-            )
-        except BaseException:
-            for model in made:
-                await self._in_thread(shutil.rmtree, model.directory, True)
-            raise
-        self.models.update((model.name, model) for model in made)
-        self.configs[config.name] = config
+    def of(self, kind: type[R], home: Home) -> Iterator[R]:
+        """Those of a kind that live there, oldest first."""
+        return (record for record in self._records[kind].values() if record.key.home == home)
 
-    def update(self, endpoint: Endpoint) -> None:
-        """Keep the endpoint as it is now."""
-        self._ledger.put(_document("endpoint", endpoint))
+    def get(self, kind: type[R], key: Key) -> R | None:
+        found: R | None = self._records[kind].get(key)
+        return found
 
-    async def remove(self, endpoint: Endpoint) -> None:
-        """Forget the endpoint, its configuration, and the models that nothing else uses."""
-        config = self.configs[endpoint.config]
-        used = {
-            variant.model
-            for other in self.configs.values()
-            if other.name != config.name
-            for variant in other.variants
-        }
-        unused = {variant.model for variant in config.variants} - used
-        self._ledger.delete(
-            ("endpoint", endpoint.name),
-            ("endpoint-config", config.name),
-            *(("model", name) for name in unused),
-        )
-        del self.configs[config.name]
-        for name in unused:
-            model = self.models.pop(name)
-            await self._in_thread(shutil.rmtree, model.directory, True)
+    def find(self, kind: type[R], key: Key) -> R:
+        """Raises NotFound in AWS's words."""
+        found = self.get(kind, key)
+        if found is None:
+            raise NotFound(f'Could not find {KINDS[kind][1]} "{arn_of(kind, key)}".')
+        return found
 
-    async def clear(self) -> None:
+    def check_new(self, kind: type[Record], key: Key) -> None:
+        """Raises ValidationException, in AWS's words, if there is one whose ARN is the same."""
+        if arn_of(kind, key) in self._by_arn:
+            raise exists(kind, key)
+
+    def put(self, *records: Record) -> None:
+        """Keep records as they are now, all of them or none. Raises sqlite3.Error."""
+        self._ledger.put(*map(_document, records))
+        for record in records:
+            self._keep(record)
+
+    def remove(self, *records: Record) -> None:
+        """Forget records, all of them or none. Raises sqlite3.Error."""
+        self._ledger.delete(*(_place(record) for record in records))
+        for record in records:
+            self._records[type(record)].pop(record.key, None)
+            self._by_arn.pop(arn_of(type(record), record.key), None)
+
+    def clear(self) -> None:
         """Forget everything, usage included."""
         self._ledger.reset()
-        self.models.clear()
-        self.configs.clear()
-        await self._in_thread(shutil.rmtree, self._models_dir, True)
+        for known in self._records.values():
+            known.clear()
+        self._by_arn.clear()
 
-    def close(self) -> None:
-        self._copier.shutdown(wait=False, cancel_futures=True)
+    def tags(self, resource: str) -> Tags | None:
+        """The tags of what has this ARN; None if nothing here has."""
+        record = self._by_resource(resource)
+        return None if record is None else record.tags
 
-    async def _in_thread(self, work: Callable[..., object], *arguments: object) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._copier, work, *arguments)
+    def tag(self, resource: str, added: Tags, dropped: frozenset[str] = frozenset()) -> Tags:
+        """Add tags to what has this ARN and drop others; the tags it has then. Raises NotFound,
+        or ValidationException for more tags than there may be."""
+        record = self._by_resource(resource)
+        if record is None:
+            raise NotFound(f'Could not find resource "{resource}".')
+        tags = {k: v for k, v in {**record.tags, **added}.items() if k not in dropped}
+        if len(tags) > MAX_TAGS:
+            raise ValidationException(
+                f'The resource "{resource}" would have {len(tags)} tags; it has at most {MAX_TAGS}.'
+            )
+        self.put(replace(record, tags=tags))
+        return tags
+
+    def _by_resource(self, resource: str) -> Record | None:
+        kind, key = self._by_arn.get(resource.lower(), (Model, None))
+        if key is None:
+            return None
+        found: Record = self._records[kind][key]
+        return found
+
+    def _keep(self, record: Record) -> None:
+        self._records[type(record)][record.key] = record
+        self._by_arn[arn_of(type(record), record.key)] = (type(record), record.key)
 
 
-def _document(kind: str, record: Model | EndpointConfig | Endpoint) -> tuple[str, str, bytes]:
-    return kind, record.name, orjson.dumps(endpoints.document(record))
+def arn_of(kind: type[Record], key: Key) -> str:
+    """The ARN of a record; its name is in lower case in it."""
+    return arn(key, KINDS[kind][0])
+
+
+def exists(kind: type[Record], key: Key) -> ValidationException:
+    """What AWS says to a name that is taken."""
+    return ValidationException(
+        f'Cannot create already existing {KINDS[kind][1]} "{arn_of(kind, key)}".'
+    )
+
+
+def _place(record: Record) -> tuple[str, str]:
+    return KINDS[type(record)][0], "/".join((*record.key.home, record.key.name))
+
+
+def _document(record: Record) -> tuple[str, str, bytes]:
+    return *_place(record), orjson.dumps(endpoints.document(record))

@@ -17,6 +17,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from starlette.exceptions import HTTPException
 
 from emulator import catalogue, dashboard, documentation
+from emulator.address import Key
 from emulator.clock import VirtualClock, iso
 from emulator.core import SECOND
 from emulator.errors import NotFound, ValidationException
@@ -119,7 +120,7 @@ def _emulator(hosting: Hosting) -> APIRouter:
     @routes.get("/endpoints/{name}", responses=_may(404, 422))
     async def endpoint(name: str) -> EndpointView:
         """One endpoint."""
-        hosted = hosting.find(name)
+        hosted = hosting.find(Key(hosting.home, name))
         return endpoint_view(hosting, hosted, await hosting.used([hosted]))
 
     @routes.put("/endpoints/{name}", status_code=201, responses=_may(400, 413, 422))
@@ -131,13 +132,13 @@ def _emulator(hosting: Hosting) -> APIRouter:
             for variant, one in zip(variants, body.variants, strict=True)
         }
         record = await hosting.create(name, variants, models)
-        return endpoint_view(hosting, hosting.find(record.name), {})
+        return endpoint_view(hosting, hosting.find(record.key), {})
 
     @routes.delete("/endpoints/{name}", status_code=202, responses=_may(400, 404, 413, 422))
     async def delete(name: str) -> EndpointView:
         """Delete an endpoint; its billing history stays."""
         hosting.delete(name)
-        return endpoint_view(hosting, hosting.find(name), {})
+        return endpoint_view(hosting, hosting.find(Key(hosting.home, name)), {})
 
     @routes.post("/endpoints/{name}/evict", responses=_may(400, 404, 413, 422))
     async def evict(name: str) -> EvictView:
@@ -196,9 +197,11 @@ async def _statement(hosting: Hosting) -> Statement:
         hosting.beat()
     config = hosting.config
     usages, counts = await asyncio.to_thread(hosting.ledger.statement, config.bill_startup)
-    personas = {one.record.name: one.config.variants[0].persona.value for one in hosting.hosted}
-    table = catalogue.price_table(config.region)
-    return draw_up(usages, counts, personas, table, config.bill_startup)
+    personas = {
+        one.key: one.record.current.variants[0].variant.persona.value for one in hosting.hosted
+    }
+    prices = catalogue.prices
+    return draw_up(usages, counts, personas, prices, config.region, config.bill_startup)
 
 
 async def _advance(hosting: Hosting, clock: VirtualClock, duration_ns: int) -> None:

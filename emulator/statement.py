@@ -5,11 +5,12 @@ Turns usage into a document; formats nothing for people (`dashboard.py`) and kee
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 
+from emulator.address import Key
 from emulator.billing import Bill, Charge, PriceTable, Usage, bill, total
 from emulator.ledger import Counts, UsageRecord
 
@@ -18,7 +19,7 @@ from emulator.ledger import Counts, UsageRecord
 class EndpointStatement:
     """One endpoint's share of the bill; a deleted one keeps its place."""
 
-    name: str
+    key: Key
     persona: str
     counts: Counts
     bill: Bill
@@ -26,7 +27,9 @@ class EndpointStatement:
     def document(self) -> dict[str, Any]:
         counted = {key: value for key, value in asdict(self.counts).items() if key != "persona"}
         return {
-            "name": self.name,
+            "name": self.key.name,
+            "region": self.key.home.region,
+            "account": self.key.home.account,
             "persona": self.persona,
             **counted,
             "total": _plain(self.bill.total),
@@ -36,9 +39,11 @@ class EndpointStatement:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """The bill of a server: what every endpoint that ever ran here cost."""
+    """The bill of a server: what every endpoint that ever ran here cost, each at the prices of its
+    region. `region` is the server's own."""
 
-    table: PriceTable
+    region: str
+    currency: str
     endpoints: tuple[EndpointStatement, ...]
     include_startup: bool
 
@@ -53,8 +58,8 @@ class Statement:
     def document(self) -> dict[str, Any]:
         """JSON types; every amount of money and every quantity a decimal string."""
         return {
-            "region": self.table.region,
-            "currency": self.table.currency,
+            "region": self.region,
+            "currency": self.currency,
             "total": _plain(self.total),
             "complete": self.complete,
             "include_startup": self.include_startup,
@@ -64,28 +69,32 @@ class Statement:
 
 def draw_up(
     usages: Iterable[UsageRecord],
-    counts: dict[str, Counts],
-    personas: dict[str, str],
-    table: PriceTable,
+    counts: dict[Key, Counts],
+    personas: dict[Key, str],
+    prices: Callable[[str], PriceTable],
+    region: str,
     include_startup: bool,
 ) -> Statement:
-    """Price what the ledger holds. `personas` names the endpoints that are hosted now, which are
-    listed even if they have not been used."""
-    by_endpoint: dict[str, list[Usage]] = {name: [] for name in personas}
+    """Price what the ledger holds, by the tables that `prices` has. `personas` names the
+    endpoints that are hosted now, which are listed even if they have not been used."""
+    by_endpoint: dict[Key, list[Usage]] = {key: [] for key in personas}
     named = dict(personas)
     for record in usages:
-        by_endpoint.setdefault(record.endpoint, []).append(record.usage)
-        named.setdefault(record.endpoint, record.persona)
-    for name, counted in counts.items():
-        by_endpoint.setdefault(name, [])
-        named.setdefault(name, counted.persona)
+        by_endpoint.setdefault(record.key, []).append(record.usage)
+        named.setdefault(record.key, record.persona)
+    for key, counted in counts.items():
+        by_endpoint.setdefault(key, [])
+        named.setdefault(key, counted.persona)
     entries = (
         EndpointStatement(
-            name, named.get(name, ""), counts.get(name, Counts()), bill(by_endpoint[name], table)
+            key,
+            named.get(key, ""),
+            counts.get(key, Counts()),
+            bill(by_endpoint[key], prices(key.home.region)),
         )
-        for name in sorted(by_endpoint)
+        for key in sorted(by_endpoint, key=lambda key: (key.name, key.home))
     )
-    return Statement(table, tuple(entries), include_startup)
+    return Statement(region, prices(region).currency, tuple(entries), include_startup)
 
 
 def _line(charge: Charge) -> dict[str, Any]:

@@ -25,16 +25,20 @@ from emulator.conversions import Outcome
 from emulator.core import SECOND
 from emulator.endpoints import (
     MAX_CONCURRENCY,
+    Deployed,
+    Endpoint,
     InstanceConfig,
     ServerlessConfig,
     Variant,
 )
 from emulator.errors import SetupError
-from emulator.hosting import Hosted, Hosting
+from emulator.hosting import Hosting
 from emulator.inflight import Live
 from emulator.ledger import InvocationRow
+from emulator.lifecycle import Hosted
 from emulator.live import LiveVariant
 from emulator.realtime import Routing
+from emulator.registry import arn_of
 from emulator.sandbox.protocol import Environment, Stats
 
 MAX_ADVANCE_S = 366 * 86_400
@@ -103,6 +107,8 @@ class EndpointView(BaseModel):
     """An endpoint with everything that runs for it."""
 
     name: str
+    region: str
+    account: str
     arn: str
     persona: str
     status: str
@@ -261,21 +267,24 @@ def endpoint_view(
 ) -> EndpointView:
     record, live = hosted.record, list(hosted.live.values())
     return EndpointView(
-        name=record.name,
-        arn=hosting.arn("endpoint", record.name),
-        persona=hosted.config.variants[0].persona.value,
+        name=record.key.name,
+        region=record.key.home.region,
+        account=record.key.home.account,
+        arn=arn_of(Endpoint, record.key),
+        persona=record.current.variants[0].variant.persona.value,
         status=record.status.value,
         failure_reason=record.failure_reason,
         created=iso(record.created),
         modified=iso(record.modified),
         in_flight=sum(variant.in_flight for variant in live),
         variants=[
-            _variant_view(hosting, variant, hosted.outcomes.get(variant.name))
-            for variant in hosted.config.variants
+            _variant_view(one, hosted.fleet.outcomes.get(one.variant.name))
+            for one in record.current.variants
         ],
         environments=[
             _environment_view(hosting, variant, one, used)
-            for variant in live
+            for fleet in hosted.fleets
+            for variant in fleet.variants.values()
             for one in variant.lives
         ],
     )
@@ -304,11 +313,12 @@ def _environment_view(
     )
 
 
-def _variant_view(hosting: Hosting, variant: Variant, outcome: Outcome | None) -> VariantView:
+def _variant_view(deployed: Deployed, outcome: Outcome | None) -> VariantView:
+    variant = deployed.variant
     view = VariantView(
         name=variant.name,
         model=variant.model,
-        source=hosting.model_source(variant.model),
+        source=deployed.container.url,
         weight=variant.weight,
         runtime=outcome.runtime.value if outcome else None,
         runtime_note=outcome.note if outcome else "",

@@ -10,11 +10,12 @@ import asyncio
 import random
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 
-from emulator import streams
+from emulator import catalogue, streams
+from emulator.address import Addressing, Key
 from emulator.asgi import DRAINED, Headers, Receive, Scope, Send, answer
 from emulator.billing import Tariff, UsageKind, plain
 from emulator.errors import (
@@ -54,7 +55,8 @@ class Wire:
     """The invocation route of one server."""
 
     hosting: Hosting
-    tariff: Tariff
+    addressing: Addressing
+    _tariffs: dict[str, Tariff] = field(default_factory=dict)  # by region
 
     @staticmethod
     def takes(scope: Scope) -> bool:
@@ -101,11 +103,13 @@ class Wire:
         stream: Stream | None = None,
     ) -> Served:
         target = _text(headers, b"x-amzn-sagemaker-target-variant")
-        variant = self.hosting.variant(name, target)
+        home = self.addressing.of(headers.get(b"authorization", b"")).home
+        key = Key(home, name)
+        variant = self.hosting.variant(key, target)
         limit = variant.terms.payload_bytes
         body, size = await _read(receive, limit, int(headers.get(b"content-length") or 0))
         if variant.closed:  # while the body came in
-            variant = self.hosting.variant(name, target)
+            variant = self.hosting.variant(key, target)
         if size > limit:
             error = _oversize(variant, request_id, limit)
             return await variant.refuse(request_id, error, size, arrived)
@@ -200,9 +204,16 @@ class Wire:
             if row.provisioned:
                 kind = UsageKind.PROVISIONED_DURATION
             parts.append((kind, str(row.memory_mb), self._billed_ms(served)))
-        costs = [self.tariff.quanta(kind, sku, quantity) for kind, sku, quantity in parts]
+        tariff = self._tariff(row.region)
+        costs = [tariff.quanta(kind, sku, quantity) for kind, sku, quantity in parts]
         known = [one for one in costs if one is not None]
         return plain(sum(known)) if len(known) == len(costs) else "no price"
+
+    def _tariff(self, region: str) -> Tariff:
+        """The prices of a region in which something is hosted: there are as many as that."""
+        if region not in self._tariffs:
+            self._tariffs[region] = Tariff(catalogue.prices(region))
+        return self._tariffs[region]
 
 
 async def _read(receive: Receive, limit: int, announced: int) -> tuple[bytes | bytearray, int]:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from emulator.address import Home, Key
 from emulator.ledger import InvocationRow
+
+HOME = Home("123456789012", "eu-west-3")
+DIGITS = Key(HOME, "digits")
 
 WARM = InvocationRow(
     request_id="r-0",
@@ -12,7 +16,7 @@ WARM = InvocationRow(
     endpoint="digits",
     variant="AllTraffic",
     persona="serverless",
-    region="eu-west-3",
+    region=HOME.region,
     environment="env-1",
     status=200,
     error_code="",
@@ -34,6 +38,7 @@ WARM = InvocationRow(
     billed_ms=45,
     billed_startup_ms=45,
     inference_id="",
+    account=HOME.account,
 )
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from emulator.address import Key
 from emulator.billing import Usage, UsageKind
 from emulator.ledger import Counts, InvocationRow, Ledger
-from tests.billing.rows import row, throttled
+from tests.billing.rows import DIGITS, HOME, row, throttled
 
 SERVERLESS = UsageKind.SERVERLESS_DURATION
 DATA_IN, DATA_OUT = UsageKind.DATA_IN, UsageKind.DATA_OUT
@@ -68,13 +69,13 @@ def test_a_real_time_call_is_usage_of_data_only(ledger: Ledger) -> None:
 def test_throttled_calls_are_counted_and_never_billed(ledger: Ledger) -> None:
     ledger.append([throttled(), throttled()])
     assert ledger.usage() == []
-    assert ledger.counts() == {"digits": Counts(invocations=2, throttles=2)}
+    assert ledger.counts() == {DIGITS: Counts(invocations=2, throttles=2)}
 
 
 def test_a_failing_model_is_billed_and_counted_as_an_error(ledger: Ledger) -> None:
     ledger.append([row(status=424, error_code="ModelError"), row(cold_start=True), throttled()])
     assert Usage(SERVERLESS, "4096", 90) in used(ledger)
-    assert ledger.counts() == {"digits": Counts(3, cold_starts=1, throttles=1, errors=1)}
+    assert ledger.counts() == {DIGITS: Counts(3, cold_starts=1, throttles=1, errors=1)}
 
 
 def test_large_sums_stay_exact(ledger: Ledger) -> None:
@@ -84,7 +85,7 @@ def test_large_sums_stay_exact(ledger: Ledger) -> None:
 
 def test_usage_of_years_of_volumes_exceeds_64_bits_unharmed(ledger: Ledger) -> None:
     year = 365 * 24 * 3600 * 10**9
-    ledger.hold("e", "v", "r", UsageKind.VOLUME, "gp2", 512 * 8, 0)
+    ledger.hold(Key(HOME, "e"), "v", UsageKind.VOLUME, "gp2", 512 * 8, 0)
     ledger.beat(10 * year)
     assert used(ledger) == [Usage(UsageKind.VOLUME, "gp2", 4096 * 10 * year)]
 
@@ -93,7 +94,7 @@ def test_a_period_counts_an_invocation_at_its_arrival(ledger: Ledger) -> None:
     ledger.append([row(at_ns=at, billed_ms=1) for at in (10, 20, 30)])
     assert Usage(SERVERLESS, "4096", 1) in used(ledger, from_ns=20, to_ns=30)
     assert Usage(SERVERLESS, "4096", 2) in used(ledger, to_ns=30)
-    assert ledger.counts(from_ns=30) == {"digits": Counts(1)}
+    assert ledger.counts(from_ns=30) == {DIGITS: Counts(1)}
     assert ledger.counts(from_ns=31) == {}
 
 
@@ -104,8 +105,8 @@ def test_repeated_statements_see_every_new_row_once(ledger: Ledger) -> None:
             records, counts = ledger.statement()
             assert [r.usage.quantity for r in records if r.usage.kind is SERVERLESS] == [count]
             assert counts == {
-                "digits": Counts(count),
-                "other": Counts(count, throttles=count),
+                DIGITS: Counts(count),
+                DIGITS._replace(name="other"): Counts(count, throttles=count),
             }
 
 
@@ -168,7 +169,7 @@ def test_a_bad_row_takes_its_whole_batch_with_it(ledger: Ledger) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         ledger.append([row(), row(billed_ms=-1)])
     ledger.append([row()])
-    assert ledger.counts() == {"digits": Counts(2)}
+    assert ledger.counts() == {DIGITS: Counts(2)}
 
 
 def test_documents_are_kept_replaced_and_dropped(ledger: Ledger) -> None:
@@ -200,7 +201,7 @@ def test_deleting_an_endpoint_keeps_its_usage(ledger: Ledger) -> None:
 
 def test_reset_empties_everything(ledger: Ledger) -> None:
     ledger.append([row()])
-    ledger.hold("e", "v", "r", UsageKind.INSTANCE, "ml.m5.large", 1, 0)
+    ledger.hold(Key(HOME, "e"), "v", UsageKind.INSTANCE, "ml.m5.large", 1, 0)
     ledger.put(("model", "m", b"{}"))
     ledger.put_meta("now", "1")
     ledger.reset()
@@ -218,7 +219,7 @@ def test_queries_and_checkpoints_run_while_rows_are_written(ledger: Ledger) -> N
         seen = 0
         try:
             while not done.is_set():
-                count = ledger.counts().get("digits", Counts()).invocations
+                count = ledger.counts().get(DIGITS, Counts()).invocations
                 assert count % 32 == 0
                 assert count >= seen
                 seen = count
@@ -233,7 +234,7 @@ def test_queries_and_checkpoints_run_while_rows_are_written(ledger: Ledger) -> N
     done.set()
     reader.join()
     assert faults == []
-    assert ledger.counts()["digits"].invocations == 150 * 32
+    assert ledger.counts()[DIGITS].invocations == 150 * 32
 
 
 def test_the_log_is_used_again_after_a_checkpoint(ledger: Ledger) -> None:
@@ -253,4 +254,4 @@ def test_an_overgrown_log_is_cut_back(ledger: Ledger, monkeypatch: pytest.Monkey
     ledger.append([row()] * 100)
     ledger.checkpoint()
     assert ledger.path.with_name("ledger.sqlite-wal").stat().st_size == 0
-    assert ledger.counts() == {"digits": Counts(100)}
+    assert ledger.counts() == {DIGITS: Counts(100)}

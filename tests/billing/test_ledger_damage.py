@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from emulator.address import Key
 from emulator.billing import UsageKind
 from emulator.errors import SetupError
 from emulator.ledger import Ledger
-from tests.billing.rows import row
+from tests.billing.rows import DIGITS, HOME, row
 
 PAGE = 4096
 Damage = Callable[[random.Random, bytes], bytes]
@@ -23,7 +24,7 @@ def filled(path: Path, name: str, rows: int) -> Ledger:
     """A ledger of some pages, its log not yet folded in."""
     ledger = Ledger.open(path)
     ledger.put(("endpoint", name, b"{}" * 100))
-    ledger.hold(name, "v", "r", UsageKind.INSTANCE, "ml.m5.large", 1, 0)
+    ledger.hold(Key(HOME, name), "v", UsageKind.INSTANCE, "ml.m5.large", 1, 0)
     for start in range(0, rows, 10):
         ids = range(start, start + 10)
         ledger.append([row(endpoint=name, request_id=f"{name}-{i}", at_ns=i * 997) for i in ids])
@@ -132,5 +133,5 @@ def test_a_removed_ledger_takes_no_more(tmp_path: Path) -> None:
         ledger.append([row()])
     away.rename(path)
     ledger.append([row()])
-    assert ledger.counts()["digits"].invocations == 21
+    assert ledger.counts()[DIGITS].invocations == 21
     ledger.close()

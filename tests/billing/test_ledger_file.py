@@ -14,7 +14,7 @@ import pytest
 from emulator.billing import UsageKind
 from emulator.errors import SetupError
 from emulator.ledger import APPLICATION_ID, VERSION, Counts, Ledger
-from tests.billing.rows import row
+from tests.billing.rows import DIGITS, row
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,10 +23,10 @@ import sys
 from pathlib import Path
 from emulator.billing import UsageKind
 from emulator.ledger import Ledger
-from tests.billing.rows import row
+from tests.billing.rows import DIGITS, row
 
 ledger = Ledger.open(Path(sys.argv[1]))
-ledger.hold("digits", "v", "r", UsageKind.INSTANCE, "ml.m5.large", 1, 0)
+ledger.hold(DIGITS, "v", UsageKind.INSTANCE, "ml.m5.large", 1, 0)
 batch = 0
 while True:
     ledger.append([row(request_id=f"{batch}-{i}") for i in range(7)])
@@ -39,7 +39,7 @@ FILLING = """
 import resource, sqlite3, sys
 from pathlib import Path
 from emulator.ledger import Ledger
-from tests.billing.rows import row
+from tests.billing.rows import DIGITS, row
 
 ledger = Ledger.open(Path(sys.argv[1]))
 ledger.append([row()] * 10)
@@ -49,10 +49,10 @@ try:
     ledger.append([row()] * 10_000)
 except sqlite3.OperationalError as error:
     print("refused:", error)
-print(ledger.counts()["digits"].invocations)
+print(ledger.counts()[DIGITS].invocations)
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 ledger.append([row()] * 5)
-print(ledger.counts()["digits"].invocations)
+print(ledger.counts()[DIGITS].invocations)
 """
 
 
@@ -103,7 +103,7 @@ def test_a_ledger_survives_closing_and_opening(tmp_path: Path) -> None:
     first.close()
     first.close()
     second = Ledger.open(path)
-    assert second.counts() == {"digits": Counts(1)}
+    assert second.counts() == {DIGITS: Counts(1)}
     assert second.all("model") == [b"{}"]
     second.close()
     assert [file.name for file in path.parent.iterdir()] == ["ledger.sqlite"]
@@ -116,7 +116,7 @@ def test_a_relative_path_is_found_again_from_another_folder(
     ledger = Ledger.open(Path("ledger.sqlite"))
     monkeypatch.chdir("/")
     ledger.append([row()])
-    assert ledger.counts() == {"digits": Counts(1)}
+    assert ledger.counts() == {DIGITS: Counts(1)}
     ledger.close()
 
 

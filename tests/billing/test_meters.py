@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emulator.address import Home, Key
 from emulator.billing import Usage, UsageKind
 from emulator.ledger import Ledger
 
+E = Key(Home("1", "r"), "e")
 INSTANCE, PROVISIONED = UsageKind.INSTANCE, UsageKind.PROVISIONED_USAGE
 
 
@@ -25,7 +27,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def hold(ledger: Ledger, units: int, now: int, sku: str = "ml.m5.large") -> None:
-    ledger.hold("e", "v", "r", INSTANCE, sku, units, now)
+    ledger.hold(E, "v", INSTANCE, sku, units, now)
 
 
 def held(ledger: Ledger, from_ns: int | None = None, to_ns: int | None = None) -> int:
@@ -48,7 +50,7 @@ def test_a_running_meter_counts_up_to_the_last_beat(ledger: Ledger) -> None:
 
 
 def test_provisioned_concurrency_belongs_to_the_serverless_persona(ledger: Ledger) -> None:
-    ledger.hold("e", "v", "r", PROVISIONED, "2048", 4, 0)
+    ledger.hold(E, "v", PROVISIONED, "2048", 4, 0)
     hold(ledger, 1, 0)
     ledger.beat(10)
     assert [(record.persona, record.usage) for record in ledger.usage()] == [
@@ -59,9 +61,16 @@ def test_provisioned_concurrency_belongs_to_the_serverless_persona(ledger: Ledge
 
 def test_equal_names_in_two_regions_are_two_meters(ledger: Ledger) -> None:
     for region in ("eu-west-1", "eu-west-3"):
-        ledger.hold("e", "v", region, INSTANCE, "ml.m5.large", 1, 0)
+        ledger.hold(Key(Home("1", region), "e"), "v", INSTANCE, "ml.m5.large", 1, 0)
     ledger.beat(10)
     assert [record.region for record in ledger.usage()] == ["eu-west-1", "eu-west-3"]
+
+
+def test_equal_names_in_two_accounts_are_two_meters(ledger: Ledger) -> None:
+    for account, units in (("1", 1), ("2", 5)):
+        ledger.hold(Key(Home(account, "r"), "e"), "v", INSTANCE, "ml.m5.large", units, 0)
+    ledger.beat(10)
+    assert [(one.account, one.usage.quantity) for one in ledger.usage()] == [("1", 10), ("2", 50)]
 
 
 def test_time_before_what_is_counted_changes_nothing(ledger: Ledger) -> None:

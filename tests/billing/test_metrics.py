@@ -5,19 +5,23 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from emulator.address import Home, Key
 from emulator.metrics import COUNTERS, HISTOGRAMS, Metrics
-from tests.billing.rows import row, throttled
+from tests.billing.rows import DIGITS, HOME, row, throttled
 
 MS = 1_000_000
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
-    """Values by name and label values, the labels in alphabetical order of their names."""
-    return {
-        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(metrics.render().decode())
-        for sample in family.samples
-    }
+    """Values by name and label values but the account and the region, which are those of all rows
+    here; the labels in alphabetical order of their names."""
+    found = {}
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        for sample in family.samples:
+            labels = dict(sample.labels)
+            assert Home(labels.pop("account"), labels.pop("region")) == HOME
+            found[(sample.name, *(labels[name] for name in sorted(labels)))] = sample.value
+    return found
 
 
 @pytest.fixture
@@ -100,7 +104,7 @@ def test_buckets_are_cumulative_and_hold_their_bound(metrics: Metrics) -> None:
 
 def test_environments_are_those_told_last(metrics: Metrics) -> None:
     metrics.environments(
-        [("digits", "v", "idle", 10), ("digits", "v", "busy", 20), ("digits", "v", "idle", 5)]
+        [(DIGITS, "v", "idle", 10), (DIGITS, "v", "busy", 20), (DIGITS, "v", "idle", 5)]
     )
     found = samples(metrics)
     assert found["sagemaker_environments", "digits", "idle", "v"] == 2
@@ -114,8 +118,8 @@ def test_a_forgotten_endpoint_leaves_no_series(metrics: Metrics) -> None:
     metrics.observe(row(endpoint="gone"))
     metrics.observe(row(endpoint="gone", variant="other"))
     metrics.observe(row())
-    metrics.forget("gone")
-    metrics.forget("gone")
+    metrics.forget(Key(HOME, "gone"))
+    metrics.forget(Key(HOME, "gone"))
     assert b"gone" not in metrics.render()
     assert value(metrics, "invocations_total") == 1
 

@@ -132,11 +132,11 @@ def test_metrics_are_named_after_cloudwatch(server: Server) -> None:
     server.invoke(SERVERLESS)
     answer = server.client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
-    labels = f'endpoint_name="{SERVERLESS}",variant_name="AllTraffic"'
+    labels = (f'endpoint_name="{SERVERLESS}"', 'region="eu-west-3"', 'variant_name="AllTraffic"')
     line = next(
         line
         for line in answer.text.splitlines()
-        if line.startswith("sagemaker_invocations_total{") and labels in line
+        if line.startswith("sagemaker_invocations_total{") and all(one in line for one in labels)
     )
     assert float(line.rsplit(" ", 1)[1]) >= 1
     assert "sagemaker_model_latency_seconds_bucket" in answer.text
