@@ -74,6 +74,17 @@ def unusable_header(place: Place, environment: str, status: int, value: str) -> 
     return _model_error(place, environment, f"Received server error ({status})", status, text)
 
 
+def no_response(place: Place) -> ModelError:
+    """The container took no request, or gave nothing back."""
+    text = (
+        f"Amazon SageMaker could not get a response from the {place.endpoint} endpoint. This can "
+        "occur when CPU or memory utilization is high. To check your utilization, see Amazon "
+        "CloudWatch. To fix this problem, use an instance type with more CPU capacity or memory."
+    )
+    message = f'Received server error (0) from model with message "{text}". {_see(place)}'
+    return ModelError(message, 0, text, place.log_stream_arn(""))
+
+
 def unanswered(place: Place, environment: str, cause: Cause, words: str) -> InvocationError:
     """No answer came: `words` is what the environment or the host had to say about it."""
     if cause is Cause.THROTTLED:

@@ -35,7 +35,9 @@ from emulator.delays import Delays
 from emulator.endpoints import Variant
 from emulator.errors import InvocationError
 from emulator.inflight import Live, Pending, Served, State, answered_bytes, invocation_row
+from emulator.injection import IN_STREAM, Injection
 from emulator.ledger import InvocationRow
+from emulator.members import MAX_HEADER
 from emulator.sandbox.protocol import (
     EnvironmentFailed,
     Invocation,
@@ -47,7 +49,6 @@ from emulator.sandbox.protocol import (
 log = logging.getLogger("lukewarm.live")
 
 CALL_BYTES = 1 << 20  # bodies that travel together: above it, copying them costs more than a call
-MAX_HEADER = 1024  # characters of a content type or of custom attributes
 # What a request that waited for its own environment's start is rejected with, if that fails.
 _FAILED_STARTS = (Cause.LOAD_FAILED, Cause.START_TIMED_OUT, Cause.DIED, Cause.OUT_OF_MEMORY)
 
@@ -100,6 +101,7 @@ class LiveVariant:
         self._metered = False
         self._retired: asyncio.Future[None] | None = None
         self._token = uuid.uuid4().hex[:6]  # environments of different lives have different names
+        self.injection: Injection | None = None  # what the next requests get, for a test
         self.closed = False
 
     async def launch(self, warm: bool) -> None:
@@ -129,6 +131,8 @@ class LiveVariant:
         future: asyncio.Future[Served] = loop.create_future()
         if invocation.stream is not None:
             invocation.stream.limit = self.terms.payload_bytes
+        if self.injection is not None and (error := self._injected(invocation)):
+            return self.refuse(request_id, error, len(invocation.body), arrived_mono)
         self._requests += 1
         self._pending[self._requests] = Pending(
             request_id, invocation, future, 0, arrived_mono, inference_id
@@ -149,6 +153,16 @@ class LiveVariant:
         row = self._row(pending, None, error, 0)
         self._commit(pending, row._replace(request_bytes=request_bytes), None, error)
         return future
+
+    def _injected(self, invocation: Invocation) -> InvocationError | None:
+        """The error that was asked for in the place of an answer."""
+        assert self.injection is not None
+        error = self.injection.take(self.place, invocation.stream is not None)
+        if not self.injection.left:
+            self.injection = None
+        if error is not None and invocation.stream and error.code in IN_STREAM:
+            invocation.stream.open("application/json", "")  # it comes in band
+        return error
 
     def evict(self) -> int:
         """Unload what is idle; the number of environments ended."""

@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
-from emulator import catalogue, dashboard, documentation
+from emulator import catalogue, dashboard, documentation, injecting
 from emulator.address import Key
 from emulator.clock import VirtualClock, iso
 from emulator.core import SECOND
@@ -103,6 +103,7 @@ def router(hosting: Hosting) -> APIRouter:
 
 def _emulator(hosting: Hosting) -> APIRouter:
     routes = APIRouter(responses=_may(503))
+    routes.include_router(injecting.router(hosting, _may))
     advancing = asyncio.Lock()
 
     @routes.get("/endpoints")

@@ -7,6 +7,7 @@ Bodies are opaque bytes here; only the environment parses them. The rest of the 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 import uuid
@@ -14,11 +15,12 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from emulator import catalogue, streams
+from emulator import catalogue, members, streams
 from emulator.address import Addressing, Key
 from emulator.asgi import DRAINED, Headers, Receive, Scope, Send, answer
 from emulator.billing import Tariff, UsageKind, plain
 from emulator.errors import (
+    InternalFailure,
     InvocationError,
     ModelError,
     PayloadTooLarge,
@@ -28,22 +30,15 @@ from emulator.errors import (
 )
 from emulator.hosting import Hosting
 from emulator.inflight import Served
-from emulator.live import MAX_HEADER, LiveVariant, is_header
-from emulator.sandbox.protocol import Invocation
+from emulator.live import LiveVariant, is_header
 from emulator.sandbox.stream import Stream
 
 PREFIX, SUFFIX = "/endpoints/", "/invocations"
 STREAM_SUFFIX = "/invocations-response-stream"
-MAX_INFERENCE_ID = 64
+
+log = logging.getLogger("lukewarm.wire")
 
 _DRAW = random.Random()  # seeded by the system
-_UNSUPPORTED = {
-    b"x-amzn-sagemaker-target-model": "names a model of a multi-model endpoint",
-    b"x-amzn-sagemaker-target-container-hostname": "names a container of a pipeline",
-    b"x-amzn-sagemaker-inference-component": "names an inference component",
-    b"x-amzn-sagemaker-session-id": "asks for a stateful session",
-    b"x-amzn-sagemaker-enable-explanations": "asks for explanations by an explainer",
-}
 
 
 class ClientGone(Exception):
@@ -91,6 +86,11 @@ class Wire:
         except InvocationError as error:
             await answer(send, error.status, *_error(error, request_id))
             return
+        except Exception:
+            log.exception("A fault of ours, in the request %s.", request_id)
+            fault = InternalFailure("")
+            await answer(send, fault.status, *_error(fault, request_id))
+            return
         await self._answer(send, served)
 
     async def _invoke(
@@ -102,7 +102,7 @@ class Wire:
         arrived: int,
         stream: Stream | None = None,
     ) -> Served:
-        target = _text(headers, b"x-amzn-sagemaker-target-variant")
+        target = members.target_variant(headers)
         home = self.addressing.of(headers.get(b"authorization", b"")).home
         key = Key(home, name)
         variant = self.hosting.variant(key, target)
@@ -113,7 +113,7 @@ class Wire:
         if size > limit:
             error = _oversize(variant, request_id, limit)
             return await variant.refuse(request_id, error, size, arrived)
-        invocation, inference_id = _invocation(body, headers, stream)
+        invocation, inference_id = members.invocation(body, headers, stream)
         if stream is not None:
             stream.variant = variant.variant.name
         return await variant.invoke(request_id, invocation, arrived, inference_id)
@@ -270,41 +270,8 @@ def _stream_head(request_id: str, variant: str, content_type: str, attributes: s
 def _attributes(text: str) -> Headers:
     if not text:
         return []
-    value = text[:MAX_HEADER].encode("latin-1", "replace")
+    value = text[: members.MAX_HEADER].encode("latin-1", "replace")
     return [(b"x-amzn-sagemaker-custom-attributes", value)]
-
-
-def _invocation(
-    body: bytes | bytearray, headers: dict[bytes, bytes], stream: Stream | None = None
-) -> tuple[Invocation, str]:
-    for header, meaning in _UNSUPPORTED.items():
-        if header in headers:
-            raise ValidationError(
-                f"The header {header.decode()} {meaning}, which this endpoint is not; leave it out."
-            )
-    attributes = _text(headers, b"x-amzn-sagemaker-custom-attributes")
-    if len(attributes) > MAX_HEADER or not attributes.isascii():
-        raise ValidationError(
-            f"CustomAttributes has {len(attributes)} characters; it is at most {MAX_HEADER}, "
-            "all of them ASCII."
-        )
-    inference_id = _text(headers, b"x-amzn-sagemaker-inference-id")
-    if len(inference_id) > MAX_INFERENCE_ID:
-        raise ValidationError(
-            f"InferenceId has {len(inference_id)} characters; it is at most {MAX_INFERENCE_ID}."
-        )
-    content_type = _text(headers, b"content-type")
-    accept = _text(headers, b"accept" if stream is None else b"x-amzn-sagemaker-accept")
-    for name, value in (("ContentType", content_type), ("Accept", accept)):
-        if len(value) > MAX_HEADER:
-            raise ValidationError(
-                f"{name} has {len(value)} characters; it has at most {MAX_HEADER}."
-            )
-    return Invocation(body, content_type, accept, attributes, stream), inference_id
-
-
-def _text(headers: dict[bytes, bytes], name: bytes) -> str:
-    return headers.get(name, b"").decode("latin-1")
 
 
 def _error(error: InvocationError, request_id: str) -> tuple[Headers, bytes]:

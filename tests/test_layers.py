@@ -49,6 +49,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.buckets",
         "emulator.credentials",
         "emulator.inflight",
+        "emulator.injection",
+        "emulator.members",
         "emulator.service",
         "emulator.taking",
     ),
@@ -75,6 +77,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.documentation",
         "emulator.envelope",
         "emulator.guard",
+        "emulator.injecting",
         "emulator.views",
         "emulator.wire",
     ),
@@ -160,7 +163,8 @@ def test_only_the_http_face_knows_fastapi() -> None:
         for name, path in modules()
         if any(one.split(".")[0].startswith("fastapi") for one in imports(path))
     }
-    assert users == {"emulator.app", "emulator.documentation", "emulator.rest"}
+    names = ("app", "documentation", "injecting", "rest")
+    assert users == {f"emulator.{name}" for name in names}
 
 
 def test_the_worker_imports_nothing_of_the_server() -> None:

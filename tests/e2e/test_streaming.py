@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import EventStreamError
 
-from tests.clients import runtime
+from tests.clients import events, runtime
 from tests.servers import SNEAKER, Server, archive, realtime, serverless, until
 
 SCRIPT = """
@@ -86,8 +86,9 @@ def endpoint(server: Server, model: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def client(server: Server) -> Any:
-    return runtime(server)
+def client(server: Server) -> Iterator[Any]:
+    with runtime(server) as made:
+        yield made
 
 
 def streamed(client: Any, endpoint: str, body: str, **more: str) -> Any:
@@ -104,8 +105,9 @@ def broken(answer: Any) -> tuple[list[bytes], Any]:
     """The parts up to the error in band, and that."""
     found: list[bytes] = []
     try:
-        for event in answer["Body"]:
-            found.append(event["PayloadPart"]["Bytes"])
+        with events(answer) as coming:
+            for event in coming:
+                found.append(event["PayloadPart"]["Bytes"])
     except EventStreamError as error:
         return found, error
     raise AssertionError("it ended in order")
@@ -129,11 +131,11 @@ def test_parts_arrive_as_they_are_yielded(
     assert answer["ResponseMetadata"]["HTTPHeaders"]["content-type"] == (
         "application/vnd.amazon.eventstream"
     )
-    events = iter(answer["Body"])
-    assert next(events) == {"PayloadPart": {"Bytes": b"begun;"}}
-    flag.touch()
-    assert next(events) == {"PayloadPart": {"Bytes": b"ended;"}}
-    assert list(events) == []
+    with events(answer) as coming:
+        assert next(coming) == {"PayloadPart": {"Bytes": b"begun;"}}
+        flag.touch()
+        assert next(coming) == {"PayloadPart": {"Bytes": b"ended;"}}
+        assert list(coming) == []
     kept = row(server, endpoint, answer)
     assert (kept["status"], kept["error_code"], kept["response_bytes"]) == (200, "", 12)
     assert kept["inference_id"] == "i1"
@@ -201,13 +203,13 @@ def test_the_error_code_is_in_the_event(server: Server, endpoint: str) -> None:
 
 def test_eight_minutes_and_not_one_second_more(server: Server, endpoint: str, client: Any) -> None:
     answer = streamed(client, endpoint, "hang")
-    events = iter(answer["Body"])
-    assert next(events) == {"PayloadPart": {"Bytes": b"begun;"}}
-    server.advance(479)
-    assert server.endpoint(endpoint)["in_flight"] == 1
-    server.advance(1)
-    with pytest.raises(EventStreamError, match=r"ModelStreamError.*Your invocation timed out"):
-        next(events)
+    with events(answer) as coming:
+        assert next(coming) == {"PayloadPart": {"Bytes": b"begun;"}}
+        server.advance(479)
+        assert server.endpoint(endpoint)["in_flight"] == 1
+        server.advance(1)
+        with pytest.raises(EventStreamError, match=r"ModelStreamError.*Your invocation timed out"):
+            next(coming)
     assert row(server, endpoint, answer)["error_code"] == "ModelStreamError"
 
 
@@ -259,14 +261,14 @@ def test_a_serverless_endpoint_streams_in_its_own_limits(
     server.deploy(name, serverless(model, concurrency=1))
     server.evict(name)
     answer = streamed(client, name, "hang")  # a cold start
-    events = iter(answer["Body"])
-    next(events)
-    with pytest.raises(client.exceptions.ClientError) as caught:
-        streamed(client, name, "plain x")
-    assert caught.value.response["Error"]["Code"] == "ThrottlingException"
-    server.advance(60)
-    with pytest.raises(EventStreamError, match="ModelStreamError"):
-        next(events)
+    with events(answer) as coming:
+        next(coming)
+        with pytest.raises(client.exceptions.ClientError) as caught:
+            streamed(client, name, "plain x")
+        assert caught.value.response["Error"]["Code"] == "ThrottlingException"
+        server.advance(60)
+        with pytest.raises(EventStreamError, match="ModelStreamError"):
+            next(coming)
     kept = next(one for one in server.rows(name) if one["cold_start"])
     assert kept["billed_ms"] >= 60_000
 
@@ -275,11 +277,11 @@ def test_a_stopped_endpoint_ends_its_streams(
     server: Server, name: str, model: Path, client: Any
 ) -> None:
     server.deploy(name, realtime(model))
-    events = iter(streamed(client, name, "hang")["Body"])
-    next(events)
-    server.delete(name)
-    with pytest.raises(EventStreamError, match="InternalStreamFailure"):
-        next(events)
+    with events(streamed(client, name, "hang")) as coming:
+        next(coming)
+        server.delete(name)
+        with pytest.raises(EventStreamError, match="InternalStreamFailure"):
+            next(coming)
 
 
 def test_a_handler_of_tensorflow_may_yield(
