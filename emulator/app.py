@@ -22,7 +22,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from emulator import catalogue, connections, documentation, rest, workers
-from emulator.address import Addressing, Home
+from emulator.address import Addressing, Home, Key
 from emulator.asgi import Asgi, Receive, Scope, Send
 from emulator.auth import S3, Verifier
 from emulator.clock import Clock, VirtualClock, WallClock
@@ -33,6 +33,7 @@ from emulator.core import SECOND
 from emulator.credentials import credentials
 from emulator.envelope import Envelope
 from emulator.errors import ControlError, LukewarmError, SetupError
+from emulator.figures import Capacity, Figures
 from emulator.guard import SameOrigin, Signed, SignedOrToken, SignedStream
 from emulator.hosting import Hosting
 from emulator.ledger import Ledger, unreadable, unusable
@@ -72,7 +73,9 @@ class Server:
             self.state.close()
             raise
         addressing = Addressing(Home(config.account, config.region))
-        self.companion = Companion(config, addressing)
+        longest_ns = round((config.serverless_start_s + config.answer_limit_s) * SECOND)
+        figures = Figures(self.ledger, self.clock.now, longest_ns, self._capacity)
+        self.companion = Companion(config, addressing, figures)
         self.hosting = Hosting(config, self.clock, self.ledger, Metrics(), sandbox, self.companion)
         self.invocations: Asgi = Wire(self.hosting, addressing)
         self.control: Asgi = Control(self.hosting, addressing, self.companion)
@@ -142,6 +145,15 @@ class Server:
     def _note_time(self) -> None:
         if isinstance(self.clock, VirtualClock):
             self.ledger.put_meta(VIRTUAL_NOW, str(self.clock.now()))
+
+    def _capacity(self, home: Home, endpoint: str, variant: str) -> Capacity | None:
+        """What CloudWatch's utilisations are shares of. Any thread may ask."""
+        hosted = self.hosting.get(Key(home, endpoint))
+        for one in hosted.record.current.variants if hosted else ():
+            if one.variant.name == variant:
+                serverless = one.variant.serverless
+                return Capacity(serverless.max_concurrency if serverless else 0, one.directory)
+        return None
 
     def _clock(self) -> Clock:
         if self.config.clock == "wall":

@@ -20,11 +20,11 @@ from moto.s3.exceptions import EntityTooSmall, InvalidPart, MalformedXML
 from moto.utilities.utils import get_partition
 
 from emulator.address import Home
+from emulator.calls import BODY, HOME
 from emulator.checksums import KINDS, Checksum, encoded
 from emulator.content import Content, Incoming
 from emulator.objects import BucketRow, ObjectRow, Objects
 
-HOME, BODY = "lukewarm.home", "lukewarm.body"  # what a request's environ has for us
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _turn = threading.local()
 

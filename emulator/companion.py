@@ -13,11 +13,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from emulator.address import Address, Addressing, Home
-from emulator.asgi import Receive, Scope, Send
+from emulator.asgi import Receive, Scope, Send, take_in
 from emulator.config import Config
 from emulator.errors import SetupError
+from emulator.figures import Figures
 from emulator.forwarded import Forwarded
 from emulator.mounted import Mounted
+from emulator.taking import LARGEST
 
 # Where a request is not signed, its target may still say whom it is for.
 _TARGETS = {
@@ -32,6 +34,7 @@ _TARGETS = {
     b"TrentService": "kms",
     b"secretsmanager": "secretsmanager",
 }
+_OUR_METRICS = re.compile(rb"AWS(/|%2F)SageMaker|(/|%2F)aws(/|%2F)sagemaker(/|%2F)Endpoints")
 _VIRTUAL = re.compile(r"(.+)\.s3[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?")
 _PATH = re.compile(r"s3[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?")
 
@@ -45,16 +48,24 @@ _ACCOUNT = re.compile(rb"[0-9]{12}")
 class Companion:
     """Answers what is not for SageMaker itself, and fetches models from S3."""
 
-    def __init__(self, config: Config, addressing: Addressing) -> None:
+    def __init__(self, config: Config, addressing: Addressing, figures: Figures) -> None:
         self._addressing = addressing
-        self._behind: Mounted | Forwarded = (
-            Forwarded(config.companion_url)
-            if config.companion_url
-            else Mounted(config.state_dir.resolve() / "objects")
-        )
+        self._mounted = Mounted(config.state_dir.resolve() / "objects", figures)
+        self._behind: Mounted | Forwarded = self._mounted
+        if config.companion_url:
+            self._behind = Forwarded(config.companion_url)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._behind.answer(self._address(scope), scope, receive, send)
+        address = self._address(scope)
+        behind = self._behind
+        if address.service == "monitoring" and behind is not self._mounted:
+            body = await take_in(receive, LARGEST)
+            if body is None:
+                return
+            if _OUR_METRICS.search(body.kept):  # which another emulator does not have
+                behind = self._mounted
+            receive = body.again(receive)
+        await behind.answer(address, scope, receive, send)
 
     def takes(self, scope: Scope) -> bool:
         """Whether a request is for another service than SageMaker, as its signature or its target
@@ -68,7 +79,9 @@ class Companion:
 
     async def close(self) -> None:
         """End what is under way; to be called once."""
-        await self._behind.close()
+        await self._mounted.close()
+        if self._behind is not self._mounted:
+            await self._behind.close()
 
     def _address(self, scope: Scope) -> Address:
         headers = dict(scope["headers"])

@@ -378,6 +378,10 @@ class Hosting:
     def hosted(self) -> list[Hosted]:
         return list(self._endpoints.values())
 
+    def get(self, key: Key) -> Hosted | None:
+        """The endpoint of that name, if there is one. Any thread may ask."""
+        return self._endpoints.get(key)
+
     def variant(self, key: Key, target: str) -> LiveVariant:
         """The live variant that takes the next request. Raises ValidationError, ModelNotReady."""
         hosted = self._endpoints.get(key)

@@ -68,6 +68,37 @@ class InvocationRow(NamedTuple):
     account: str
 
 
+class Window(NamedTuple):
+    """The rows of one variant from `from_ns` up to but without `to_ns`."""
+
+    account: str
+    region: str
+    endpoint: str
+    variant: str
+    from_ns: int
+    to_ns: int
+
+    def wanted(self) -> dict[str, str | int]:
+        return {
+            "account": self.account,
+            "region": self.region,
+            "endpoint": self.endpoint,
+            "variant": self.variant,
+            "from": self.from_ns,
+            "to": self.to_ns,
+        }
+
+
+class Sums(NamedTuple):
+    """Samples that fall into one of the buckets that a window is cut into, the first being 0."""
+
+    bucket: int
+    samples: int
+    total: float
+    least: float
+    most: float
+
+
 class UsageRecord(NamedTuple):
     """What one variant used."""
 
@@ -199,6 +230,50 @@ _HELD = """
            SUM(MIN(until_ns, :to) - MAX(started_ns, :from))
     FROM meters WHERE until_ns > :from AND started_ns < :to
     GROUP BY endpoint, variant, region, account, kind, sku, units
+"""
+# What CloudWatch samples of a row: the value, and which rows have one. Latencies in microseconds.
+_EXECUTED = "environment <> ''"
+_SAMPLES = {
+    "invocations": ("1", "1"),
+    "4xx": ("status BETWEEN 400 AND 499", "1"),
+    "5xx": ("status >= 500", "1"),
+    "model-errors": ("error_code IN ('ModelError', 'ModelStreamError')", "1"),
+    "model-latency": ("model_ns / 1000.0", "model_ns > 0"),
+    "overhead-latency": ("overhead_ns / 1000.0", "error_code <> 'ThrottlingException'"),
+    "setup": (
+        "(provision_ns + runtime_ns + load_ns) / 1000.0",
+        "cold_start AND provision_ns + runtime_ns + load_ns > 0",
+    ),
+    "provisioned": ("provisioned", f"provisioned AND {_EXECUTED}"),
+    "memory-mb": ("memory_mb", "1"),
+    "peak-bytes": ("peak_bytes", "peak_bytes > 0"),
+    "cpu-ns": ("cpu_ns", "1"),
+}
+# The unary plus keeps to the index by time: a look-back reads what is in it.
+_SAMPLED = """
+    SELECT (at_ns - :from) / :width AS bucket, {value} AS value FROM invocations
+    WHERE at_ns >= :from AND at_ns < :to AND +region = :region AND +account = :account
+      AND +endpoint = :endpoint AND +variant = :variant
+      AND (:persona = '' OR persona = :persona) AND {which}
+"""
+_EXECUTIONS = f"""
+    SELECT at_ns, at_ns + model_ns + overhead_ns, provisioned, environment FROM invocations
+    WHERE at_ns >= :from AND at_ns < :to AND +region = :region AND +account = :account
+      AND +endpoint = :endpoint AND +variant = :variant
+      AND persona = 'serverless' AND {_EXECUTED}
+    ORDER BY at_ns
+"""
+_UNITS = """
+    SELECT started_ns, until_ns, units, sku FROM meters
+    WHERE account = :account AND region = :region AND endpoint = :endpoint
+      AND variant = :variant AND kind = :kind
+      AND until_ns > :from AND started_ns < :to
+    ORDER BY started_ns
+"""
+_ACTIVE = """
+    SELECT endpoint, variant, persona, MAX(cold_start), MAX(provisioned) FROM invocations
+    WHERE at_ns >= :from AND +region = :region AND +account = :account
+    GROUP BY endpoint, variant, persona
 """
 _METERED_BY = {UsageKind.PROVISIONED_USAGE: Persona.SERVERLESS}
 _FLAGS = tuple(
@@ -440,6 +515,51 @@ class Ledger:
             found = reader.execute(query, wanted).fetchall()
         page = found[:limit]
         return [_row(row[1:]) for row in page], page[-1][0] if len(found) > limit else None
+
+    def sampled(self, what: str, window: Window, width_ns: int, persona: str = "") -> list[Sums]:
+        """The samples of a window, added up in buckets of `width_ns`; those without any are left
+        out. `what` is a key of _SAMPLES."""
+        value, which = _SAMPLES[what]
+        query = (
+            "SELECT bucket, COUNT(*), SUM(value), MIN(value), MAX(value) FROM"
+            f" ({_SAMPLED.format(value=value, which=which)}) GROUP BY bucket ORDER BY bucket"
+        )
+        with self._snapshot() as reader:
+            found = reader.execute(
+                query, {**window.wanted(), "width": width_ns, "persona": persona}
+            )
+            return [Sums._make(row) for row in found]
+
+    def ordered(
+        self, what: str, window: Window, width_ns: int, persona: str = ""
+    ) -> Iterator[tuple[int, float]]:
+        """Each sample of a window with its bucket, by bucket and value."""
+        value, which = _SAMPLES[what]
+        query = f"{_SAMPLED.format(value=value, which=which)} ORDER BY bucket, value"
+        with self._snapshot() as reader:
+            yield from reader.execute(
+                query, {**window.wanted(), "width": width_ns, "persona": persona}
+            )
+
+    def executions(self, window: Window) -> Iterator[tuple[int, int, int, str]]:
+        """When each serverless request of a window arrived and was answered, whether by
+        provisioned concurrency, and in which environment; in the order of arrival, without those
+        that were not run."""
+        with self._snapshot() as reader:
+            yield from reader.execute(_EXECUTIONS, window.wanted())
+
+    def units(self, kind: UsageKind, window: Window) -> list[tuple[int, int, int, str]]:
+        """What a variant held in a window: from when, until when, how many units, and of what."""
+        with self._snapshot() as reader:
+            return reader.execute(_UNITS, {**window.wanted(), "kind": str(kind)}).fetchall()
+
+    def active(self, home: Home, since_ns: int) -> list[tuple[str, str, str, bool, bool]]:
+        """The variants with invocations since then: endpoint, variant, persona, whether there was
+        a cold start among them, and whether provisioned concurrency served any."""
+        with self._snapshot() as reader:
+            wanted = {"from": since_ns, "region": home.region, "account": home.account}
+            found = reader.execute(_ACTIVE, wanted)
+            return [(e, v, persona, bool(cold), bool(pc)) for e, v, persona, cold, pc in found]
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -31,7 +31,7 @@ def refuse(service: str, headers: dict[bytes, bytes], error: Refusal) -> tuple[H
         return [*told, (b"content-type", b"application/xml")], _s3(error, request_id)
     if headers.get(b"smithy-protocol") == b"rpc-v2-cbor":
         told += [(b"content-type", b"application/cbor"), (b"smithy-protocol", b"rpc-v2-cbor")]
-        return told, _cbor({"__type": error.code, "message": error.text})
+        return told, cbor_error(error.code, error.text)
     if content_type.startswith(b"application/x-www-form-urlencoded"):
         return [*told, (b"content-type", b"text/xml")], _query(error, request_id)
     body = {"__type": error.code, "message": error.text}
@@ -56,10 +56,10 @@ def _query(error: Refusal, request_id: str) -> bytes:
     ).encode()
 
 
-def _cbor(texts: dict[str, str]) -> bytes:
-    """A map of texts, of at most 23."""
-    made = bytearray([0xA0 + len(texts)])
-    for word in (part for pair in texts.items() for part in pair):
+def cbor_error(code: str, message: str) -> bytes:
+    """The body of an error in CBOR: a map of two texts."""
+    made = bytearray([0xA2])
+    for word in ("__type", code, "message", message):
         raw = word.encode()
         made += b"\x7a" + len(raw).to_bytes(4, "big") + raw
     return bytes(made)

@@ -22,6 +22,8 @@ from emulator.address import Addressing, Home
 from emulator.companion import Companion, place
 from emulator.config import read
 from emulator.errors import SetupError
+from emulator.figures import Figures
+from emulator.ledger import Ledger
 from tests.aws import ACCOUNT, REGION, client
 from tests.servers import Server, serving, until
 
@@ -151,11 +153,15 @@ def run(state: Path, url: str, work: Callable[[Companion], Awaitable[Any]]) -> A
     config = read(settings, Path("/"))
 
     async def main() -> Any:
-        companion = Companion(config, Addressing(Home(config.account, config.region)))
+        ledger = Ledger.open(state / "ledger.sqlite")
+        figures = Figures(ledger, lambda: 0, 0, lambda *_: None)
+        home = Home(config.account, config.region)
+        companion = Companion(config, Addressing(home), figures)
         try:
             return await work(companion)
         finally:
             await companion.close()
+            ledger.close()
 
     return asyncio.run(main())
 
