@@ -84,14 +84,14 @@ def test_statistics_are_those_of_the_calls(measured: Server, cloudwatch: Any) ->
     asked = wanted("ModelLatency", Statistics=STATISTICS, **when) | {"Period": 1800}
     (whole,) = cloudwatch.get_metric_statistics(**asked)["Datapoints"]
     assert whole["Unit"] == "Microseconds"
-    assert whole["Sum"] == pytest.approx(sum(latencies))
-    assert whole["Minimum"] == pytest.approx(min(latencies))
-    assert whole["Maximum"] == pytest.approx(max(latencies))
+    assert whole["Sum"] == pytest.approx(sum(latencies), abs=4)  # whole ones are listed
+    assert whole["Minimum"] == pytest.approx(min(latencies), abs=1)
+    assert whole["Maximum"] == pytest.approx(max(latencies), abs=1)
     asked |= {"ExtendedStatistics": ["p50", "p99.9"]}
     del asked["Statistics"]
     (whole,) = cloudwatch.get_metric_statistics(**asked)["Datapoints"]
     expected = dict(zip(("p50", "p99.9"), np.percentile(latencies, (50, 99.9)), strict=True))
-    assert whole["ExtendedStatistics"] == pytest.approx(expected)
+    assert whole["ExtendedStatistics"] == pytest.approx(expected, abs=1)
 
 
 def test_without_the_variant_there_is_nothing(measured: Server, cloudwatch: Any) -> None:
