@@ -14,7 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import JSON, Server, failed_start, realtime, serverless, serving
+from tests.servers import (
+    JSON,
+    ROOT,
+    Server,
+    environment,
+    failed_start,
+    realtime,
+    serverless,
+    serving,
+)
 
 LINEAR = """
 import json, os
@@ -133,3 +142,18 @@ def test_scripts_run_in_the_interpreter_that_is_set(other: Server, linear: Path)
 def test_a_wrong_interpreter_ends_the_start_with_one_sentence(tmp_path: Path) -> None:
     said = failed_start(tmp_path / "state", EMULATOR_PYTHON=str(tmp_path / "gone"))
     assert "(EMULATOR_PYTHON) is not there" in said
+
+
+def test_the_command_line_names_the_interpreter(tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone")
+    done = subprocess.run(
+        [sys.executable, "-m", "emulator.cli", "serve", "--port", "0", "--python", gone],
+        env=environment(tmp_path / "state"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    (said,) = done.stderr.splitlines()
+    assert said.startswith(f"The interpreter {gone} (EMULATOR_PYTHON) is not there")

@@ -299,7 +299,7 @@ def test_custom_attributes_go_in_and_out(server: Server, name: str, tmp_path: Pa
     headers["X-Amzn-SageMaker-Custom-Attributes"] = "x" * 1025
     refused = server.invoke(name, b"", headers)
     assert refused.status_code == 400
-    assert "at most 1024" in refused.json()["Message"]
+    assert "less than or equal to 1024" in refused.json()["Message"]
 
 
 def test_environment_variables_reach_the_container_and_the_servers_do_not(

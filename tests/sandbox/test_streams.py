@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 
 from emulator.core import Cause
 from emulator.sandbox.backends import create
+from emulator.sandbox.frames import Kind, send
+from emulator.sandbox.parts import Incoming
 from emulator.sandbox.protocol import (
     Environment,
     EnvironmentFailed,
@@ -260,6 +263,66 @@ def test_what_is_over_the_limit_is_not_passed_on(run: Run, environment: Environm
         assert stream.size > 35_000
 
     run(life())
+
+
+class Tap:
+    """A source that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def pause(self) -> None:
+        self.told.append("pause")
+
+    def resume(self) -> None:
+        self.told.append("resume")
+
+    def cancel(self) -> None:
+        self.told.append("cancel")
+
+
+def test_who_is_told_what(run: Run) -> None:
+    async def life() -> None:
+        tap, stream = Tap(), Stream()
+        stream.limit = 1 << 40
+        stream.begin(tap)
+        stream.put(bytes(HIGH_BYTES))
+        assert tap.told == []
+        stream.put(b"x")
+        stream.put(b"x")
+        assert tap.told == ["pause"]
+        stream.release()  # the environment has ended: it may not be kept from its next request
+        assert tap.told == ["pause", "resume"]
+        stream.end()
+        stream.abandon()
+        assert tap.told == ["pause", "resume"]
+        assert len(b"".join(await taken(stream))) == HIGH_BYTES + 2
+
+        tap, stream = Tap(), Stream()
+        stream.abandon()  # before it was asked for
+        stream.begin(tap)
+        stream.put(b"x")
+        assert tap.told == ["cancel"]
+        assert await stream.take() is None
+
+    run(life())
+
+
+def test_the_end_of_one_stream_is_not_that_of_another() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        incoming = Incoming(theirs)
+        send(ours, Kind.CANCEL, {"stream": 1})
+        send(ours, Kind.INVOKE, {"requests": []})
+        assert not incoming.cancelled(2)
+        send(ours, Kind.CANCEL, {"stream": 2})
+        assert incoming.cancelled(2)
+        send(ours, Kind.CANCEL, {"stream": 2})
+        frame = incoming.next()
+        assert frame is not None
+        assert frame.kind is Kind.INVOKE
+        ours.close()
+        assert incoming.next() is None
 
 
 def test_a_death_in_the_middle(run: Run, spawn: Sandbox, model: Path) -> None:
