@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.accounts import Account
 from tests.servers import Server, serving
 
 
@@ -25,3 +26,17 @@ def name(request: pytest.FixtureRequest, server: Server) -> Iterator[str]:
     if server.client.get(f"/_emulator/endpoints/{own}").status_code == 200:
         server.settled(own)
         server.delete(own)
+
+
+_REGIONS = iter(f"us-test-{number}" for number in range(1, 99))
+
+
+@pytest.fixture
+def account(server: Server) -> Iterator[Account]:
+    """A region of the test's own, so that names and quotas are its own, too."""
+    own = Account(server, next(_REGIONS))
+    yield own
+    for one in own.sagemaker.list_endpoints(MaxResults=100)["Endpoints"]:
+        name = one["EndpointName"]
+        if own.settled(name)["EndpointStatus"] != "Deleting":
+            own.delete(name)
