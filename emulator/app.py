@@ -38,6 +38,7 @@ from emulator.guard import SameOrigin, Signed, SignedOrToken, SignedStream
 from emulator.hosting import Hosting
 from emulator.ledger import Ledger, unreadable, unusable
 from emulator.listening import Listening, listening, uvicorn_config
+from emulator.logbook import Logbook
 from emulator.metrics import Metrics
 from emulator.sandbox import backends, interpreter
 from emulator.state import StateDirectory
@@ -73,10 +74,13 @@ class Server:
             self.state.close()
             raise
         addressing = Addressing(Home(config.account, config.region))
+        self.book = Logbook(config.state_dir.resolve() / "logs")
         longest_ns = round((config.serverless_start_s + config.answer_limit_s) * SECOND)
         figures = Figures(self.ledger, self.clock.now, longest_ns, self._capacity)
-        self.companion = Companion(config, addressing, figures)
-        self.hosting = Hosting(config, self.clock, self.ledger, Metrics(), sandbox, self.companion)
+        self.companion = Companion(config, addressing, figures, self.book)
+        self.hosting = Hosting(
+            config, self.clock, self.ledger, Metrics(), sandbox, self.companion, self.book
+        )
         self.invocations: Asgi = Wire(self.hosting, addressing)
         self.control: Asgi = Control(self.hosting, addressing, self.companion)
         self.others: Asgi = self.companion
@@ -121,6 +125,7 @@ class Server:
         except sqlite3.Error as error:
             log.error("The last second could not be kept: %s.", error)
         finally:
+            await self.book.close()
             self.ledger.close()
             self.state.close()
 

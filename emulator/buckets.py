@@ -24,6 +24,7 @@ from emulator.calls import BODY, HOME
 from emulator.checksums import KINDS, Checksum, encoded
 from emulator.content import Content, Incoming
 from emulator.objects import BucketRow, ObjectRow, Objects
+from emulator.quirks import Forgetful
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _turn = threading.local()
@@ -184,8 +185,8 @@ class Buckets:
     def __init__(self, store: Objects) -> None:
         self._store = store
         FileKey.store = store
-        FileKey.instances_tracked = _Forgetful()
-        FileMultipart.instances_tracked = _Forgetful()
+        FileKey.instances_tracked = Forgetful()
+        FileMultipart.instances_tracked = Forgetful()
         models.FakeKey, models.FakeMultipart = FileKey, FileMultipart
         models.s3_backends.backend = FileBackend
         models.s3_allow_crossdomain_access = lambda: False
@@ -318,13 +319,6 @@ _PLAIN = (
     "checksum_type",
     "checksum_parts",
 )
-
-
-class _Forgetful(list[Any]):
-    """moto remembers every object that there ever was; here it does not."""
-
-    def append(self, _: Any) -> None:
-        pass
 
 
 def _bucket_row(backend: Any, bucket: Any) -> BucketRow:

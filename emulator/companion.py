@@ -18,6 +18,7 @@ from emulator.config import Config
 from emulator.errors import SetupError
 from emulator.figures import Figures
 from emulator.forwarded import Forwarded
+from emulator.logbook import Logbook
 from emulator.mounted import Mounted
 from emulator.taking import LARGEST
 
@@ -48,12 +49,14 @@ _ACCOUNT = re.compile(rb"[0-9]{12}")
 class Companion:
     """Answers what is not for SageMaker itself, and fetches models from S3."""
 
-    def __init__(self, config: Config, addressing: Addressing, figures: Figures) -> None:
+    def __init__(
+        self, config: Config, addressing: Addressing, figures: Figures, book: Logbook
+    ) -> None:
         self._addressing = addressing
-        self._mounted = Mounted(config.state_dir.resolve() / "objects", figures)
+        self._mounted = Mounted(config.state_dir.resolve() / "objects", figures, book)
         self._behind: Mounted | Forwarded = self._mounted
         if config.companion_url:
-            self._behind = Forwarded(config.companion_url)
+            self._behind = Forwarded(config.companion_url, book)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         address = self._address(scope)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,12 @@ import httpx
 from emulator.address import Address, Home
 from emulator.asgi import Receive, Scope, Send, answer
 from emulator.errors import SetupError
+from emulator.logbook import Logbook
+from emulator.logfeed import RemoteLogs
 from emulator.refusals import Refusal, refuse
 from emulator.taking import Gone, Inlet
+
+log = logging.getLogger("lukewarm.companion")
 
 CONNECT_S = 5.0
 READ_S = 300.0
@@ -30,8 +35,9 @@ _NO_SUCH_KEY = {"NoSuchKey", "404", "NotFound"}
 class Forwarded:
     """A client of the other emulator, which is at `url`."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, book: Logbook) -> None:
+        self.url, self._book = url, book
+        self._logs = RemoteLogs(book, lambda home: _client(url, home, "logs"))
         self._base = httpx.URL(url)
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
@@ -46,6 +52,8 @@ class Forwarded:
     async def answer(self, address: Address, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, passed on and answered as it is answered there."""
         given, inlet = dict(scope["headers"]), Inlet(receive)
+        if address.service == "logs":
+            await self._send_logs(address.home)
         target: bytes = scope["raw_path"]
         if scope["query_string"]:
             target += b"?" + scope["query_string"]
@@ -72,6 +80,16 @@ class Forwarded:
             await _pass_back(response, send)
         finally:
             await response.aclose()
+
+    async def _send_logs(self, home: Home) -> None:
+        """Have our endpoints' output over there before somebody looks for it."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        await self._book.flush()
+        try:
+            await self._book.call(lambda: self._logs.feed(home))
+        except (BotoCoreError, ClientError) as error:
+            log.warning("The companion %s does not take our logs: %s.", self.url, error)
 
     # -- for the loader of models -------------------------------------------------------------
 
@@ -119,7 +137,7 @@ class Forwarded:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return getattr(_client(self.url, home), operation)(**given)
+            return getattr(_client(self.url, home, "s3"), operation)(**given)
         except ClientError as error:
             code = error.response["Error"]["Code"]
             if code in _NO_SUCH_BUCKET:
@@ -159,8 +177,8 @@ def unreachable(url: str, error: Exception) -> Refusal:
     )
 
 
-def _client(url: str, home: Home) -> Any:
-    """boto3's S3 client of the companion, with nothing of this machine's configuration."""
+def _client(url: str, home: Home, service: str) -> Any:
+    """A client of the companion as boto3 makes it, with nothing of this machine's configuration."""
     import botocore.session
     from botocore.config import Config
 
@@ -169,7 +187,7 @@ def _client(url: str, home: Home) -> Any:
         session.set_config_variable(name, "/dev/null")
     session.set_config_variable("profile", None)
     return session.create_client(
-        "s3",
+        service,
         region_name=home.region,
         endpoint_url=url,
         aws_access_key_id=home.account,

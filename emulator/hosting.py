@@ -54,11 +54,13 @@ from emulator.journal import Journal
 from emulator.ledger import Ledger
 from emulator.lifecycle import Hosted, Lifecycle
 from emulator.live import LiveVariant, Means
+from emulator.logbook import Logbook
 from emulator.metrics import Metrics
 from emulator.registry import Registry, arn_of, exists
 from emulator.sandbox.protocol import Environment, Sandbox, Stats
 
 log = logging.getLogger("lukewarm.hosting")
+environments = logging.getLogger("lukewarm.environment")
 
 SHIPPED_MODEL = Path(__file__).resolve().parent.parent / "model" / "artifacts" / "fashion-mnist"
 ROLE = "role/lukewarm"  # of models that are made without one
@@ -78,9 +80,10 @@ class Hosting:
         metrics: Metrics,
         sandbox: Sandbox,
         objects: Objects,
+        book: Logbook,
     ) -> None:
         self.config, self.clock, self.ledger, self.sandbox = config, clock, ledger, sandbox
-        self.metrics, self.objects = metrics, objects
+        self.metrics, self.objects, self._book = metrics, objects, book
         self.home = Home(config.account, config.region)
         self.registry = Registry(ledger)
         state = config.state_dir.resolve()
@@ -88,7 +91,7 @@ class Hosting:
         self._copies = Copies(state / "models", config.model_bytes, objects)
         self._journal = Journal(ledger, metrics.observe)
         delays = Delays(config.cold_start, config.seed)
-        means = Means(clock, sandbox, self._journal.write, self._hold, delays, log_environment)
+        means = Means(clock, sandbox, self._journal.write, self._hold, delays, self._log)
         fleets = Fleets(config, self._conversions, means)
         self._lifecycle = Lifecycle(
             clock, self.registry, self._copies, fleets, sandbox, self._forgotten
@@ -486,6 +489,12 @@ class Hosting:
         await self._journal.drain()  # the last rows belong to the series that is forgotten
         self.metrics.forget(key)
 
+    def _log(self, endpoint: Key, variant: str, environment: str, line: str) -> None:
+        """One line of an environment's output."""
+        environments.info("%s/%s/%s | %s", endpoint.name, variant, environment, line)
+        now = self.clock.now()
+        self._book.write(endpoint.home, endpoint.name, variant, environment, now, line)
+
     async def used(self, hosted: Iterable[Hosted]) -> dict[Environment, Stats]:
         """What the running environments use; measured in a thread, which some backends need."""
         running = [
@@ -565,8 +574,3 @@ def _not_in_service(record: Endpoint) -> InvocationError:
         )
     text = f"Endpoint {name} of account {account} is not in service: {record.status.value}."
     return ValidationError(f"{text} {record.failure_reason}".strip())
-
-
-def log_environment(label: str, line: str) -> None:
-    """One line of an environment's output, with endpoint/variant/environment in front."""
-    logging.getLogger("lukewarm.environment").info("%s | %s", label, line)

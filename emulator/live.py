@@ -46,6 +46,8 @@ from emulator.sandbox.protocol import (
     Spec,
 )
 
+# Endpoint, variant, environment and one line that it printed.
+LogLine = Callable[[Key, str, str, str], None]
 log = logging.getLogger("lukewarm.live")
 
 CALL_BYTES = 1 << 20  # bodies that travel together: above it, copying them costs more than a call
@@ -70,7 +72,7 @@ class Means:
     write: Callable[[InvocationRow], asyncio.Future[None]]
     hold: Callable[[Key, str, UsageKind, str, int, int], None]
     delays: Delays
-    log_line: Callable[[str, str], None] = field(default=lambda label, line: None)
+    log_line: LogLine = field(default=lambda *_: None)
 
 
 class LiveVariant:
@@ -267,8 +269,10 @@ class LiveVariant:
         place = f"{self.place.endpoint}/{self.variant.name}"
         live.provision_ns = self._means.delays.draw_ns(place, live.number)
         await self._means.clock.pause(live.provision_ns)
-        label = f"{place}/{self.environment_name(live.number)}"
-        spec = replace(self._spec, label=label, log=partial(self._means.log_line, label))
+        name = self.environment_name(live.number)
+        label = f"{place}/{name}"
+        log_line = partial(self._means.log_line, self.place.key, self.variant.name, name)
+        spec = replace(self._spec, label=label, log=log_line)
         try:
             environment = await self._means.sandbox.start(spec)
         except EnvironmentFailed as failure:

@@ -33,6 +33,8 @@ from emulator.calls import (
 from emulator.content import Content, Incoming, Reader
 from emulator.errors import SetupError
 from emulator.figures import Figures
+from emulator.logbook import Logbook
+from emulator.logfeed import MotoLogs
 from emulator.objects import Objects
 from emulator.refusals import UNKNOWN, Refusal, refuse
 from emulator.taking import Gone, Inlet, into_file, into_memory
@@ -46,6 +48,7 @@ Given = TypeVarTuple("Given")
 Found = TypeVar("Found")
 
 THREADS = 8
+LOGS = "logs"
 # Signing names, moto's names and AWS's host names. Others of moto's services start containers, call
 # out, or need what is not installed.
 SERVICES = {
@@ -68,8 +71,9 @@ SERVICES = {
 class Mounted:
     """moto with our account and region, and S3 objects that outlive the server."""
 
-    def __init__(self, directory: Path, figures: Figures) -> None:
-        self._directory, self._figures = directory, figures
+    def __init__(self, directory: Path, figures: Figures, book: Logbook) -> None:
+        self._directory, self._figures, self._book = directory, figures, book
+        self._logs: MotoLogs | None = None
         self._threads = ThreadPoolExecutor(THREADS, "companion")
         self._turn = threading.Lock()  # moto's S3 and the index, one request at a time
         self._mounting = threading.Lock()
@@ -130,6 +134,9 @@ class Mounted:
                 " another emulator answers for it.",
             )
         small = await into_memory(receive, headers)
+        if address.service == LOGS:
+            await self._book.flush()
+            await self._book.call(lambda: self._feed_logs(address.home))
         request = Request(method, raw_path, query, headers, small, address)
         return await self._in_thread(self._answer_other, request)
 
@@ -178,6 +185,14 @@ class Mounted:
         finally:
             if isinstance(request.body, Incoming):
                 request.body.drop()
+
+    def _feed_logs(self, home: Home) -> None:
+        """In the logbook's thread."""
+        if self._logs is None:
+            with self._mounting:
+                prepare()
+                self._logs = MotoLogs(self._book)
+        self._logs.feed(home)
 
     def _answer_other(self, request: Request) -> Answer:
         if request.headers.get(b"smithy-protocol") == cbor.MARK:

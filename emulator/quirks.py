@@ -51,7 +51,23 @@ def _post_here(url: str, **given: Any) -> Any:
     return requests.post(url, timeout=TIMEOUT_S, **given) if local else None
 
 
+def _logs() -> None:
+    """moto remembers every event that there ever was; here it does not."""
+    from moto.logs import models
+
+    for kind in (models.LogEvent, models.LogStream):
+        kind.instances_tracked = Forgetful()
+
+
+class Forgetful(list[Any]):
+    """Takes what is appended, and keeps nothing."""
+
+    def append(self, _: Any) -> None:
+        pass
+
+
 _MENDED: dict[str, Callable[[], None]] = {
     "applicationautoscaling": _autoscaling,
+    "logs": _logs,
     "sns": _sns,
 }

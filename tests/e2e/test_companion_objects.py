@@ -24,6 +24,7 @@ from emulator.config import read
 from emulator.errors import SetupError
 from emulator.figures import Figures
 from emulator.ledger import Ledger
+from emulator.logbook import Logbook
 from tests.aws import ACCOUNT, REGION, client
 from tests.servers import Server, serving, until
 
@@ -156,7 +157,7 @@ def run(state: Path, url: str, work: Callable[[Companion], Awaitable[Any]]) -> A
         ledger = Ledger.open(state / "ledger.sqlite")
         figures = Figures(ledger, lambda: 0, 0, lambda *_: None)
         home = Home(config.account, config.region)
-        companion = Companion(config, Addressing(home), figures)
+        companion = Companion(config, Addressing(home), figures, Logbook(state / "logs"))
         try:
             return await work(companion)
         finally:
