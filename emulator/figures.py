@@ -120,13 +120,13 @@ class Figures:
         capacity: CapacityOf,
     ) -> None:
         """`reach_ns` is the longest that a request may take."""
-        self._ledger, self._now, self._reach_ns = ledger, now, reach_ns
+        self._ledger, self.now, self._reach_ns = ledger, now, reach_ns
         self._capacity = capacity
 
     def listed(self, home: Home) -> Iterator[Listed]:
         """What has had samples in the last two weeks."""
         for endpoint, variant, persona, cold, provisioned in self._ledger.active(
-            home, self._now() - KNOWN
+            home, self.now() - KNOWN
         ):
             has = {"all": True, "cold": cold, "provisioned": provisioned}
             for metric in TABLE:

@@ -22,6 +22,7 @@ from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.responses import ActionResult
 
 from emulator.address import Home
+from emulator.alarms import COMPARISONS, Rule
 from emulator.core import SECOND
 from emulator.expressions import NotUnderstood, Series, evaluate
 from emulator.figures import (
@@ -146,6 +147,52 @@ class Responses(CloudWatchResponse):  # type: ignore[misc]
         period = start, end, _width(stat["Period"])
         buckets = self._buckets(row, {**wanted, "Unit": stat.get("Unit")}, period, extended)
         return {one.start_ns: _statistic(one, name) for one in buckets}
+
+    # -- alarms -------------------------------------------------------------------------------
+
+    def describe_alarms(self) -> ActionResult:
+        self._evaluate()
+        return super().describe_alarms()
+
+    def describe_alarms_for_metric(self) -> ActionResult:
+        self._evaluate()
+        return super().describe_alarms_for_metric()
+
+    def _evaluate(self) -> None:
+        """Bring the states of alarms on our metrics up to now; moto evaluates none."""
+        for alarm in tuple(self.cloudwatch_backend.alarms.values()):
+            row = metric(alarm.namespace or "", alarm.metric_name or "")
+            if row is None or alarm.comparison_operator not in COMPARISONS:
+                continue
+            needed = int(alarm.datapoints_to_alarm or alarm.evaluation_periods)
+            missing = alarm.treat_missing_data or "missing"
+            rule = Rule(alarm.comparison_operator, float(alarm.threshold), needed, missing)
+            try:
+                values = self._last_periods(row, alarm)
+            except InvalidParameterValue:  # moto has taken what cannot be computed
+                continue
+            state = rule.state(values, alarm.state_value)
+            if state != alarm.state_value:
+                shown = ", ".join("none" if one is None else f"{one:g}" for one in values)
+                reason = f"The last periods had {shown}; the threshold is {alarm.threshold}."
+                alarm.update_state(reason, "{}", state)
+
+    def _last_periods(self, row: Metric, alarm: Any) -> list[float | None]:
+        """The alarm's statistic in each of the periods that it looks at, the oldest first. The
+        last one ends with the last whole minute."""
+        width_ns, count = _width(alarm.period), int(alarm.evaluation_periods)
+        end = self.figures.now() // MINUTE * MINUTE
+        start = end - count * width_ns
+        asked = {
+            "Dimensions": [{"Name": one.name, "Value": one.value} for one in alarm.dimensions],
+            "Unit": alarm.unit,
+        }
+        name = alarm.statistic or alarm.extended_statistic
+        _check_statistics(*(([name], []) if alarm.statistic else ([], [name])))
+        extended = [] if alarm.statistic else [name]
+        buckets = self._buckets(row, asked, (start, end, width_ns), extended)
+        found = {one.start_ns: _statistic(one, name) for one in buckets}
+        return [found.get(start + number * width_ns) for number in range(count)]
 
     # -- ListMetrics --------------------------------------------------------------------------
 

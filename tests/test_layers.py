@@ -17,6 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("emulator.pool", "emulator.billing"),
     ("emulator.realtime", "emulator.serverless"),
     (
+        "emulator.alarms",
         "emulator.archives",
         "emulator.asgi",
         "emulator.auth",

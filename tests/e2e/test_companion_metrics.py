@@ -212,3 +212,43 @@ def test_another_emulator_is_not_asked_for_our_metrics(
         )
     there = client(measured, "cloudwatch", ACCOUNT, REGION).list_metrics(Namespace="elsewhere")
     assert len(there["Metrics"]) == 1
+
+
+def test_an_alarm_is_in_alarm_while_its_metric_breaches(server: Server, name: str) -> None:
+    server.deploy(name, serverless())
+    cloudwatch = client(server, "cloudwatch", ACCOUNT, REGION)
+
+    def state() -> str:
+        (alarm,) = cloudwatch.describe_alarms(AlarmNames=[name])["MetricAlarms"]
+        found: str = alarm["StateValue"]
+        return found
+
+    cloudwatch.put_metric_alarm(
+        AlarmName=name,
+        Namespace="AWS/SageMaker",
+        MetricName="Invocation4XXErrors",
+        Dimensions=[
+            {"Name": "EndpointName", "Value": name},
+            {"Name": "VariantName", "Value": "AllTraffic"},
+        ],
+        Statistic="Sum",
+        Period=60,
+        EvaluationPeriods=2,
+        DatapointsToAlarm=1,
+        Threshold=1,
+        ComparisonOperator="GreaterThanOrEqualToThreshold",
+        ActionsEnabled=False,
+    )
+    assert state() == "INSUFFICIENT_DATA"
+    server.invoke(name, b"garbage")
+    server.advance(60)
+    assert state() == "ALARM"
+    server.invoke(name)
+    server.advance(60)
+    assert state() == "ALARM"  # one of two
+    server.invoke(name)
+    server.advance(60)
+    assert state() == "OK"
+    server.advance(600)
+    assert state() == "INSUFFICIENT_DATA"
+    cloudwatch.delete_alarms(AlarmNames=[name])
