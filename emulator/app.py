@@ -30,7 +30,7 @@ from emulator.companion import Companion
 from emulator.config import Config, read
 from emulator.control import Control
 from emulator.core import SECOND
-from emulator.credentials import credentials
+from emulator.credentials import Credentials, credentials
 from emulator.envelope import Envelope
 from emulator.errors import ControlError, LukewarmError, SetupError
 from emulator.figures import Capacity, Figures
@@ -85,9 +85,11 @@ class Server:
         self.control: Asgi = Control(self.hosting, addressing, self.companion)
         self.others: Asgi = self.companion
         self.objects: Asgi = self.companion
-        self.rest: Asgi = Envelope(self._api())
-        self.notice = self._guard(where)
+        needed = credentials(config, where)
+        self.rest: Asgi = Envelope(self._api(needed is not None))
+        self.notice = self._guard(needed, where)
         self._addressing = addressing
+        self._url = where.url
         self._beat: asyncio.Task[None] | None = None
 
     def face(self, scope: Scope) -> Asgi:
@@ -107,6 +109,7 @@ class Server:
     async def start(self) -> None:
         """Bring the endpoints up behind the scenes; returns as soon as requests can be taken."""
         try:
+            self.state.announce(self._url)
             await self.hosting.open()
         except sqlite3.Error as error:
             raise unusable(self.ledger.path, str(error)) from error
@@ -170,9 +173,8 @@ class Server:
             reason = f"the virtual time in it is {noted!r}"
             raise unreadable(self.ledger.path, reason) from None
 
-    def _guard(self, where: Listening) -> str:
-        """Put before both faces what they need; what a person has to be told of it, once."""
-        needed = credentials(self.config, where)
+    def _guard(self, needed: Credentials | None, where: Listening) -> str:
+        """Put before every face what it needs; what a person has to be told of it, once."""
         if needed is None:
             if not where.local:
                 log.warning("There is no authentication on %s: who reaches it can run code here.",
@@ -190,9 +192,9 @@ class Server:
         self.rest = SignedOrToken(self.rest, Signed(self.rest, verifier, limit), needed.token)
         return needed.notice
 
-    def _api(self) -> FastAPI:
+    def _api(self, authentication: bool) -> FastAPI:
         api = documentation.api()
-        api.include_router(rest.router(self.hosting))
+        api.include_router(rest.router(self.hosting, authentication))
         for kind in (ControlError, SetupError):
             api.add_exception_handler(kind, rest.answer_error)
         api.add_exception_handler(HTTPException, rest.answer_http)

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
-from typing import Annotated
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
-from emulator import catalogue
-from emulator.config import read
+from emulator import caller, catalogue, exports
+from emulator.caller import Caller
+from emulator.config import Config, read
 from emulator.errors import SetupError
+from emulator.exports import Shell
 from emulator.sandbox import interpreter
-
-HOST_HELP = "Address to listen on; one that others can reach turns authentication on."
-PYTHON_HELP = "Interpreter that scripts with model_fn run in; sets EMULATOR_PYTHON."
 
 commands = typer.Typer(
     help="A local, offline SageMaker endpoint emulator with real cold starts and an exact bill.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
+
+HOST_HELP = "Address to listen on; one that others can reach turns authentication on."
+PYTHON_HELP = "Interpreter that scripts with model_fn run in; sets EMULATOR_PYTHON."
+Url = Annotated[
+    str, typer.Option(help="The server's address; else the one of the state directory's server.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Name = Annotated[str, typer.Argument(help="The endpoint's name.")]
+Region = Annotated[str, typer.Option(help="The endpoint's region; else the server's own.")]
 
 
 @commands.callback()
@@ -40,20 +56,185 @@ def serve(
 
     if python:
         os.environ["EMULATOR_PYTHON"] = python
-    try:
+    with _in_one_sentence():
         config = read(os.environ)
         interpreter.usable(config.python)
         catalogue.price_table(config.region)
         _check_port(host, port)
+    uvicorn.run("emulator.app:app", host=host, port=port, access_log=config.access_log)
+
+
+@commands.command()
+def env(
+    url: Url = "",
+    shell: Annotated[Shell, typer.Option(help="The form of the lines.")] = Shell.SH,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+) -> None:
+    """Print what makes boto3, the AWS CLI and the SageMaker SDK talk to the server, offline.
+
+    sh, bash, zsh: eval $(lukewarm env). fish: lukewarm env --shell fish | source. PowerShell:
+    lukewarm env --shell powershell | Out-String | Invoke-Expression.
+    """
+    with _in_one_sentence():
+        config = read(os.environ)
+        server = caller.find(url, config)
+        about = server.get("/_emulator/server")
+        key_id, secret = caller.keys(config, about["account"])
+        if about["authentication"] and key_id == about["account"]:
+            raise SetupError(
+                f"The server at {server.url} takes signed requests only: set EMULATOR_ACCESS_KEY_ID"
+                " and EMULATOR_SECRET_ACCESS_KEY to its keys."
+            )
+        text = exports.sdk_config(about["region"], about["account"])
+        name = f"sagemaker-{about['region']}-{about['account']}.yaml"
+        place = caller.private(Path(typer.get_app_dir("lukewarm")), name, text)
+        given = exports.variables(server.url, about["region"], key_id, secret, str(place))
+    typer.echo(json.dumps(given, indent=2) if as_json else exports.script(shell, given))
+
+
+@commands.command()
+def endpoints(url: Url = "", as_json: AsJson = False) -> None:
+    """List the endpoints of all regions, and what runs for them."""
+    with _in_one_sentence():
+        found = _server(url).get("/_emulator/endpoints")
+    if as_json:
+        _print_json(found)
+        return
+    failed = any(one["failure_reason"] for one in found["endpoints"])
+    titles = ["Endpoint", "Region", "Persona", "Status", "Environments", "Memory"]
+    table = _table(*titles, *(["Why"] if failed else []))
+    for one in found["endpoints"]:
+        running = one["environments"]
+        table.add_row(
+            one["name"], one["region"], one["persona"], one["status"], _states(running),
+            _mib(sum(each["memory_bytes"] for each in running)),
+            *([one["failure_reason"]] if failed else []),
+        )  # fmt: skip
+    _print(table if found["endpoints"] else "There is no endpoint.")
+
+
+@commands.command()
+def invoke(
+    name: Name,
+    file: Annotated[Path, typer.Option(help="The request's body; - is the standard input.")],
+    content_type: Annotated[str, typer.Option(help="The body's type.")] = "application/json",
+    accept: Annotated[str, typer.Option(help="The type that is asked for.")] = "",
+    variant: Annotated[str, typer.Option(help="The variant to invoke.")] = "",
+    region: Region = "",
+    url: Url = "",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the answer and its headers as JSON.")
+    ] = False,
+) -> None:
+    """Send a request to an endpoint: the answer goes to the standard output, what it cost and how
+    long it took to the standard error."""
+    from botocore.exceptions import ClientError
+
+    given = {"ContentType": content_type, "Accept": accept, "TargetVariant": variant}
+    with _in_one_sentence():
+        server = _server(url)
+        about = server.get("/_emulator/server")
+        given = {member: value for member, value in given.items() if value}
+        try:
+            answer = server.invoke(
+                region or about["region"], about["account"], name, Body=_body(file), **given
+            )
+        except ClientError as error:
+            said = error.response["Error"]
+            raise SetupError(f"{said['Code']}: {said.get('Message') or 'no message'}") from None
+    headers = answer["ResponseMetadata"]["HTTPHeaders"]
+    if as_json:
+        body = answer["Body"].decode("utf-8", "backslashreplace")
+        _print_json({"headers": headers, "body": body})
+        return
+    sys.stdout.buffer.write(answer["Body"])
+    sys.stdout.flush()
+    start = "cold" if headers.get("x-emulator-cold-start") == "true" else "warm"
+    took = int(headers["x-emulator-model-latency-us"]) + int(
+        headers["x-emulator-overhead-latency-us"]
+    )
+    cost = headers["x-emulator-cost-usd"]
+    cost = cost if cost == "no price" else f"{cost} USD"
+    billed = headers["x-emulator-billed-ms"]
+    typer.echo(f"\n{start}, {took / 1000:.1f} ms, {billed} ms billed, {cost}", err=True)
+
+
+@commands.command()
+def evict(name: Name, url: Url = "", as_json: AsJson = False) -> None:
+    """Unload the idle environments of a serverless endpoint: the next request starts cold."""
+    with _in_one_sentence():
+        done = _server(url).post(f"{caller.path(name)}/evict")
+    count = done["evicted"]
+    if as_json:
+        _print_json(done)
+    else:
+        _print(f"{count} environment{'' if count == 1 else 's'} of {name} unloaded.")
+
+
+@commands.command()
+def status(url: Url = "", as_json: AsJson = False) -> None:
+    """Show where the server is, what it hosts, and what has been spent."""
+    with _in_one_sentence():
+        server = _server(url)
+        about = server.get("/_emulator/server")
+        bill = server.get("/billing")
+        hosted = server.get("/_emulator/endpoints")["endpoints"]
+    running = [each for one in hosted for each in one["environments"]]
+    shown = {
+        "url": server.url,
+        **about,
+        "endpoints": len(hosted),
+        "environments": len(running),
+        "memory_bytes": sum(each["memory_bytes"] for each in running),
+        "total": bill["total"],
+        "currency": bill["currency"],
+        "complete": bill["complete"],
+    }
+    if as_json:
+        _print_json(shown)
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for title, value in (
+        ("Server", server.url),
+        ("Region and account", f"{about['region']}, {about['account']}"),
+        ("Time", f"{about['now']} ({about['clock']} clock)"),
+        ("Endpoints", str(len(hosted))),
+        ("Environments", f"{_states(running)}, {_mib(shown['memory_bytes'])}"),
+        ("Spent", f"{bill['total']} {bill['currency']}{_incomplete(bill)}"),
+        ("Dashboard", f"{server.url}/billing"),
+    ):
+        table.add_row(title, value)
+    _print(table)
+
+
+def main() -> None:
+    """The console script."""
+    commands()
+
+
+@contextmanager
+def _in_one_sentence() -> Iterator[None]:
+    """What a person has to mend goes to the standard error, and the exit code is 2."""
+    try:
+        yield
     except SetupError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-    uvicorn.run(
-        "emulator.app:app",
-        host=host,
-        port=port,
-        access_log=config.access_log,
-    )
+
+
+def _server(url: str) -> Caller:
+    return caller.find(url, _config())
+
+
+def _config() -> Config:
+    return read(os.environ)
+
+
+def _body(file: Path) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise SetupError(f"{file} cannot be read: {error.strerror or error}.") from None
 
 
 def _check_port(host: str, port: int) -> None:
@@ -71,9 +252,34 @@ def _check_port(host: str, port: int) -> None:
             ) from None
 
 
-def main() -> None:
-    """The console script."""
-    commands()
+def _states(running: list[dict[str, Any]]) -> str:
+    counts = dict.fromkeys(("busy", "idle", "starting"), 0)
+    for one in running:
+        counts[one["state"]] += 1
+    return ", ".join(f"{n} {state}" for state, n in counts.items() if n) or "none"
+
+
+def _incomplete(bill: dict[str, Any]) -> str:
+    return "" if bill["complete"] else ", without what has no price"
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):,.0f} MiB"
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    return table
+
+
+def _print(what: Table | str) -> None:
+    Console(highlight=False, markup=False).print(what)
+
+
+def _print_json(document: Any) -> None:
+    typer.echo(json.dumps(document, indent=2))
 
 
 if __name__ == "__main__":

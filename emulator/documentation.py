@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from emulator import __doc__ as purpose
+from emulator import __version__
 
 _HEADERS = {
     "x-amzn-RequestId": "The request's id, as in the ledger.",
@@ -55,7 +56,7 @@ REST_ERRORS = {
 
 def api() -> FastAPI:
     """An empty application with the documentation pages."""
-    application = FastAPIOffline(title="Lukewarm", description=purpose or "", version="0.1.0")
+    application = FastAPIOffline(title="Lukewarm", description=purpose or "", version=__version__)
     generate = application.openapi
 
     def openapi() -> dict[str, Any]:

@@ -14,10 +14,12 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """`address` for people; `local` if only this machine can reach it, as far as is known."""
+    """`address` for people; `local` if only this machine can reach it, as far as is known; `url`
+    for programs of this machine, empty where there is none."""
 
     address: str
     local: bool
+    url: str = ""
 
 
 def uvicorn_config(receive: object) -> Any | None:
@@ -40,7 +42,16 @@ def listening(receive: object) -> Listening:
         return Listening(f"the Unix socket {config.uds}", local=True)
     host = config.host or ""
     shown = f"[{host}]" if ":" in host else host or "every address"
-    return Listening(f"{shown}:{config.port}", is_local(host))
+    return Listening(f"{shown}:{config.port}", is_local(host), _url(host, config.port))
+
+
+def _url(host: str, port: int) -> str:
+    """By address where that can be: clients of S3 put a bucket's name before any other host's."""
+    if not port:  # the system chooses one, after the application has been started
+        return ""
+    if host in ("", "0.0.0.0", "localhost"):  # all of them lead to this one
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def is_local(host: str) -> bool:

@@ -34,10 +34,12 @@ from emulator.views import (
     Instant,
     InvocationsView,
     PingView,
+    ServerView,
     clock_view,
     endpoint_view,
     invocation_view,
     path_from,
+    server_view,
     variant_from,
 )
 
@@ -61,8 +63,8 @@ Cursor = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}$")]
 Since = Annotated[Instant, Query(description="ISO 8601, or seconds since 1970.")]
 
 
-def router(hosting: Hosting) -> APIRouter:
-    """The routes of one server."""
+def router(hosting: Hosting, authentication: bool) -> APIRouter:
+    """The routes of one server. `authentication` says whether it asks for signatures."""
     routes = APIRouter(responses=_may(401, 403))
 
     @routes.get("/", include_in_schema=False)
@@ -97,11 +99,13 @@ def router(hosting: Hosting) -> APIRouter:
     async def style() -> Response:
         return Response(dashboard.STYLE, media_type="text/css")
 
-    routes.include_router(_emulator(hosting), prefix="/_emulator", tags=["emulator"])
+    routes.include_router(
+        _emulator(hosting, authentication), prefix="/_emulator", tags=["emulator"]
+    )
     return routes
 
 
-def _emulator(hosting: Hosting) -> APIRouter:
+def _emulator(hosting: Hosting, authentication: bool) -> APIRouter:
     routes = APIRouter(responses=_may(503))
     routes.include_router(injecting.router(hosting, _may))
     advancing = asyncio.Lock()
@@ -161,6 +165,11 @@ def _emulator(hosting: Hosting) -> APIRouter:
             invocations=[invocation_view(row) for row in rows],
             next_cursor=None if following is None else str(following),
         )
+
+    @routes.get("/server")
+    async def server() -> ServerView:
+        """Where the server is at home: what clients are told by `lukewarm env`."""
+        return server_view(hosting, authentication)
 
     @routes.get("/clock")
     async def clock() -> ClockView:

@@ -30,7 +30,13 @@ class StateDirectory:
         """Where environments have their scratch folders."""
         return self.path / "scratch"
 
+    def announce(self, url: str) -> None:
+        """Say where the server is, for the command line. Raises OSError."""
+        if url:
+            (self.path / "url").write_text(url)
+
     def close(self) -> None:
+        (self.path / "url").unlink(missing_ok=True)
         self._lock.close()
 
 

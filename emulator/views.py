@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from emulator import __version__
 from emulator.clock import iso
 from emulator.conversions import Outcome
 from emulator.core import SECOND
@@ -207,6 +208,17 @@ class ClockView(BaseModel):
     now_ns: int
 
 
+class ServerView(BaseModel):
+    """Where a server is at home, for clients that are to be told."""
+
+    version: str
+    region: str = Field(description="Of what is not signed, and of our own REST.")
+    account: str
+    authentication: bool = Field(description="Whether requests have to be signed.")
+    clock: Literal["wall", "virtual"]
+    now: str
+
+
 class AdvanceBody(Strict):
     seconds: float = Field(ge=0, le=MAX_ADVANCE_S, allow_inf_nan=False)
 
@@ -254,6 +266,18 @@ def path_from(text: str) -> Path:
         raise SetupError(f"There is no model at {text}: nobody has that name here.") from None
     except ValueError:
         raise SetupError(f"There is no model at {text!r}: it is not a path in UTF-8.") from None
+
+
+def server_view(hosting: Hosting, authentication: bool) -> ServerView:
+    clock = clock_view(hosting)
+    return ServerView(
+        version=__version__,
+        region=hosting.home.region,
+        account=hosting.home.account,
+        authentication=authentication,
+        clock=clock.clock,
+        now=clock.now,
+    )
 
 
 def clock_view(hosting: Hosting) -> ClockView:

@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.delays",
         "emulator.endpoints",
         "emulator.eventstream",
+        "emulator.exports",
         "emulator.expressions",
         "emulator.faults",
         "emulator.ledger",
@@ -61,6 +62,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "emulator.buckets",
+        "emulator.caller",
         "emulator.cbor",
         "emulator.conversions",
         "emulator.copies",

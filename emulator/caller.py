@@ -1,0 +1,117 @@
+"""A running server as the command line reaches it: where it is, our own REST, and invocations."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from emulator.config import Config
+from emulator.errors import SetupError
+
+TIMEOUT_S = 30.0
+ANSWER_S = 300.0  # a cold start and the longest answer
+
+
+class Caller:
+    """One server. Raises SetupError with one sentence for whatever goes wrong."""
+
+    def __init__(self, url: str, config: Config) -> None:
+        self.url = url.rstrip("/")
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise SetupError(f"{url!r} is no address of a server: give one as http://HOST:PORT.")
+        self._config = config
+        headers = {"authorization": f"Bearer {config.token}"} if config.token else {}
+        self._client = httpx.Client(
+            base_url=self.url, timeout=TIMEOUT_S, headers=headers, trust_env=False
+        )
+
+    def get(self, path: str) -> Any:
+        return self._asked("GET", path)
+
+    def post(self, path: str) -> Any:
+        return self._asked("POST", path)
+
+    def invoke(self, region: str, account: str, name: str, **given: Any) -> dict[str, Any]:
+        """InvokeEndpoint, signed by botocore. `given` are its members; the answer's `Body` is read.
+        Raises botocore's ClientError as it is."""
+        from botocore.config import Config as ClientConfig
+        from botocore.exceptions import BotoCoreError
+        from botocore.session import Session
+
+        key_id, secret = keys(self._config, account)
+        client = Session().create_client(
+            "sagemaker-runtime",
+            region_name=region,
+            endpoint_url=self.url,
+            aws_access_key_id=key_id,
+            aws_secret_access_key=secret,
+            config=ClientConfig(retries={"total_max_attempts": 1}, read_timeout=ANSWER_S),
+        )
+        try:
+            answer: dict[str, Any] = client.invoke_endpoint(EndpointName=name, **given)
+            answer["Body"] = answer["Body"].read()
+        except BotoCoreError as error:
+            raise SetupError(f"The invocation of {name} failed: {error}.") from None
+        finally:
+            client.close()
+        return answer
+
+    def _asked(self, method: str, path: str) -> Any:
+        try:
+            answer = self._client.request(method, path)
+        except httpx.HTTPError as error:
+            raise SetupError(
+                f"No server answers at {self.url} ({error}): start one with `lukewarm serve`, or "
+                "name one with --url."
+            ) from None
+        try:
+            said = answer.json()
+        except ValueError:
+            raise SetupError(f"What answers at {self.url} is not Lukewarm.") from None
+        if answer.status_code >= 400:
+            raise SetupError(str(said.get("detail", said)))
+        return said
+
+
+def find(url: str, config: Config) -> Caller:
+    """The server at `url`; without one, that which runs on the state directory."""
+    if url:
+        return Caller(url, config)
+    noted = config.state_dir / "url"
+    try:
+        return Caller(noted.read_text().strip(), config)
+    except OSError:
+        raise SetupError(
+            f"No server runs on the state directory {config.state_dir}: start one with "
+            "`lukewarm serve`, or name one with --url."
+        ) from None
+
+
+def keys(config: Config, account: str) -> tuple[str, str]:
+    """The access keys to sign with: those that are configured, else the account itself."""
+    if config.access_key_id and config.secret_access_key:
+        return config.access_key_id, config.secret_access_key
+    return account, "lukewarm"
+
+
+def path(name: str) -> str:
+    """The path of an endpoint in our own REST."""
+    return f"/_emulator/endpoints/{quote(name, safe='')}"
+
+
+def private(directory: Path, name: str, content: str) -> Path:
+    """Write a file of the user's own, and say where it is. Raises SetupError."""
+    place = directory / name
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        part = place.with_suffix(f".{os.getpid()}")
+        part.write_text(content)
+        part.replace(place)
+    except OSError as error:
+        raise SetupError(f"{place} cannot be written: {error.strerror or error}.") from None
+    return place
