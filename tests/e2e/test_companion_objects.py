@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from emulator.errors import SetupError
 from emulator.figures import Figures
 from emulator.ledger import Ledger
 from emulator.logbook import Logbook
-from tests.aws import ACCOUNT, REGION, client
+from tests.aws import ACCOUNT, REGION, client, scope_of
 from tests.servers import Server, serving, until
 
 MB = 1 << 20
@@ -84,17 +85,32 @@ def test_large_objects_take_no_memory(own: Server) -> None:
 
 
 def test_an_upload_that_is_cut_short_leaves_nothing(own: Server) -> None:
-    class Cut(io.BytesIO):
-        def read(self, size: int | None = -1) -> bytes:
-            if self.tell() > 3 * MB:
-                raise ConnectionError("cut")
-            return super().read(size)
-
-    with pytest.raises(Exception, match="cut"):
-        client(own, "s3").put_object(Bucket=BUCKET, Key="cut", Body=Cut(bytes(9 * MB)))
+    signed = scope_of("s3")["authorization"]
+    head = f"PUT /{BUCKET}/cut HTTP/1.1\r\nHost: localhost\r\nAuthorization: {signed}\r\n"
+    with socket.create_connection(("127.0.0.1", own.port)) as connection:
+        connection.sendall(f"{head}Content-Length: {9 * MB}\r\n\r\n".encode() + bytes(3 * MB))
+        until(lambda: contents(own) != [], "it is on its way")
     until(lambda: contents(own) == [], "no file is left of it")
     with pytest.raises(ClientError):
         client(own, "s3").put_object(Bucket="missing", Key="k", Body=bytes(9 * MB))
+    assert contents(own) == []
+
+
+def test_what_is_replaced_or_deleted_leaves_no_file(own: Server) -> None:
+    s3 = client(own, "s3")
+    for body in (b"one", b"two", b"three"):
+        s3.put_object(Bucket=BUCKET, Key="replaced", Body=body)
+    assert [path.read_bytes() for path in contents(own)] == [b"three"]
+    upload = s3.create_multipart_upload(Bucket=BUCKET, Key="replaced")["UploadId"]
+    where = {"Bucket": BUCKET, "Key": "replaced", "UploadId": upload}
+    for body in (b"four", b"five"):
+        s3.upload_part(**where, PartNumber=1, Body=body)
+    assert {path.read_bytes() for path in contents(own)} == {b"three", b"five"}
+    s3.abort_multipart_upload(**where)
+    s3.copy_object(Bucket=BUCKET, Key="copy", CopySource=f"{BUCKET}/replaced")
+    s3.delete_object(Bucket=BUCKET, Key="replaced")
+    assert s3.get_object(Bucket=BUCKET, Key="copy")["Body"].read() == b"three"
+    s3.delete_object(Bucket=BUCKET, Key="copy")
     assert contents(own) == []
 
 
