@@ -44,7 +44,20 @@ class Cause(StrEnum):
     OUT_OF_MEMORY = "out-of-memory"
     EXPIRED = "expired"
     EVICTED = "evicted"
+    SURPLUS = "surplus"
     CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a variant has to serve with, which may change while it is in service.
+
+    `most` is the number of instances of a real-time variant, and MaxConcurrency of a serverless
+    one; at least 1. `provisioned` is ProvisionedConcurrency, up to `most`.
+    """
+
+    most: int
+    provisioned: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,15 @@ class Start:
 
     environment: int
     provisioned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Provision:
+    """The environment belongs to the provisioned floor from now on, or no longer does. What it
+    works on goes on as it was assigned."""
+
+    environment: int
+    provisioned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +122,7 @@ class Resource(StrEnum):
     PROVISIONED = "provisioned-concurrency"
 
 
-Action = Start | Assign | Stop | Reject | Hold
+Action = Start | Provision | Assign | Stop | Reject | Hold
 
 
 class Policy(Protocol):
@@ -133,6 +155,10 @@ class Policy(Protocol):
 
     def evict(self, now: int) -> list[Action]:
         """Unload what is idle, as if its keep-warm time were over."""
+
+    def resize(self, now: int, capacity: Capacity) -> list[Action]:
+        """The variant has this capacity from now on. Nothing that it works on is given up: what is
+        too much takes no new requests, and ends when it has done its work."""
 
     def close(self, now: int) -> list[Action]:
         """The variant leaves service: everything waiting is rejected, everything alive stopped."""

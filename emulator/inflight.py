@@ -1,21 +1,22 @@
-"""A request on its way and an environment that is alive, as a host keeps them, and the ledger's row
-that an invocation becomes. Decides nothing, awaits nothing.
+"""A request on its way, an environment that is alive, and who waits for some to come up, as a host
+keeps them, and the ledger's row that an invocation becomes. Decides nothing, awaits nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from emulator.billing import serverless_billed_ms
-from emulator.core import Assign
+from emulator.core import Assign, Cause
 from emulator.endpoints import Variant
 from emulator.errors import InvocationError
 from emulator.faults import Place
 from emulator.ledger import InvocationRow
-from emulator.sandbox.protocol import Environment, Invocation, Reply, Setup
+from emulator.sandbox.protocol import Environment, EnvironmentFailed, Invocation, Reply, Setup
 
 NO_SETUP = Setup(0, 0)
 State = Literal["starting", "idle", "busy"]
@@ -69,6 +70,27 @@ class Live:
     @property
     def setup(self) -> Setup:
         return self.environment.setup if self.environment else NO_SETUP
+
+
+@dataclass(slots=True, eq=False)
+class Settling:
+    """Somebody waits until every environment that `counts` has come up."""
+
+    counts: Callable[[Live], bool]
+    future: asyncio.Future[None]
+
+    def check(self, lives: Iterable[Live]) -> None:
+        if not self.future.done() and not any(map(self._missing, lives)):
+            self.future.set_result(None)
+
+    def fail(self, live: Live, failure: EnvironmentFailed) -> None:
+        """The environment is gone, or everything ends."""
+        lost = failure.cause is Cause.CLOSED or self._missing(live)
+        if lost and not self.future.done():
+            self.future.set_exception(failure)
+
+    def _missing(self, live: Live) -> bool:
+        return live.state == "starting" and self.counts(live)
 
 
 def answered_bytes(pending: Pending, reply: Reply | None) -> int:

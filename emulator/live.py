@@ -23,9 +23,11 @@ from emulator.core import (
     NEVER,
     Action,
     Assign,
+    Capacity,
     Cause,
     Hold,
     Policy,
+    Provision,
     Reject,
     Resource,
     Start,
@@ -34,7 +36,7 @@ from emulator.core import (
 from emulator.delays import Delays
 from emulator.endpoints import Variant
 from emulator.errors import InvocationError
-from emulator.inflight import Live, Pending, Served, State, answered_bytes, invocation_row
+from emulator.inflight import Live, Pending, Served, Settling, State, answered_bytes, invocation_row
 from emulator.injection import IN_STREAM, Injection
 from emulator.ledger import InvocationRow
 from emulator.members import MAX_HEADER
@@ -98,7 +100,7 @@ class LiveVariant:
         self._words: dict[int, str] = {}  # what a request's environment said when it ended
         self._timer: Timer | None = None
         self._timer_at = NEVER
-        self._launching: asyncio.Future[None] | None = None
+        self._settlings: list[Settling] = []
         self._held: dict[Resource, int] = {}
         self._metered = False
         self._retired: asyncio.Future[None] | None = None
@@ -111,13 +113,8 @@ class LiveVariant:
 
         Raises EnvironmentFailed with the first one's own message if any does not.
         """
-        self._launching = asyncio.get_running_loop().create_future()
         self._perform(self._policy.launch(self._means.clock.now(), warm))
-        self._check_launched()
-        try:
-            await self._launching
-        finally:
-            self._launching = None
+        await self._settle(lambda live: True)
 
     def meter(self) -> None:
         """From now on what the variant holds is billed; until then it is only noted."""
@@ -185,9 +182,31 @@ class LiveVariant:
         while self._stopping:
             await asyncio.wait(set(self._stopping))
 
+    async def resize(self, variant: Variant) -> None:
+        """Become what the variant is to be, in place: another weight, another capacity.
+
+        What is added has loaded the model when this returns: instances, or provisioned
+        environments. Requests go on meanwhile, and none fails for it. Raises EnvironmentFailed with
+        the first one's own message if any does not come up; it is tried again like any other, until
+        a `resize` puts the capacity back, which waits for nothing.
+        """
+        before, capacity = _capacity(self.variant), _capacity(variant)
+        self.variant = variant
+        self._perform(self._policy.resize(self._means.clock.now(), capacity))
+        self._check_settled()  # an earlier one may wait for what has been taken away
+        if variant.serverless and capacity.provisioned > before.provisioned:
+            await self._settle(lambda live: live.provisioned)
+        elif variant.instances and capacity.most > before.most:
+            await self._settle(lambda live: True)
+
     def retire(self) -> asyncio.Future[None]:
-        """From now on nothing that the variant holds is billed; what it returns is done once
-        nothing is in flight. Until it is closed it serves whatever still comes."""
+        """Leave the bill to a successor, and serve on; resolves once nothing is in flight.
+
+        New requests are to go to the successor by now. The meters end with the call, so the
+        successor's `meter` comes after it. A request that was on its way here is served; from the
+        moment that the future resolves, the variant is `closed`: whoever held on to it while a body
+        was being read has to look for another, and the caller may `close` it.
+        """
         if self._metered:
             for resource in self._held:
                 self._bill(resource, 0)
@@ -195,14 +214,6 @@ class LiveVariant:
         self._retired = asyncio.get_running_loop().create_future()
         self._check_retired()
         return self._retired
-
-    async def resize(self, variant: Variant) -> None:
-        """Become what the variant is to be, in place."""
-        self.variant = variant
-
-    def _check_retired(self) -> None:
-        if self._retired and not self._pending and not self._retired.done():
-            self._retired.set_result(None)
 
     def tick(self) -> None:
         self._timer, self._timer_at = None, NEVER
@@ -249,6 +260,8 @@ class LiveVariant:
                     self._reject(action)
                 case Hold():
                     self._hold(action)
+                case Provision():
+                    self._lives[action.environment].provisioned = action.provisioned
         for environment, batch in batches.items():
             if environment in self._lives:  # a variant that closes takes back what it has given
                 self._hand_over(self._lives[environment], batch)
@@ -288,7 +301,7 @@ class LiveVariant:
         environment.ended.add_done_callback(partial(self._ended, live))
         self._enter(live, "idle")
         self._perform(self._policy.ready(live.since, live.number, environment.together))
-        self._check_launched()
+        self._check_settled()
 
     def _assign(self, action: Assign) -> None:
         pending, live = self._pending[action.request], self._lives[action.environment]
@@ -344,9 +357,8 @@ class LiveVariant:
             return
         log.debug("%s ends: %s", self.environment_name(live.number), action.cause.value)
         self._end(live)
-        lost = live.state == "starting" or action.cause is Cause.CLOSED
-        if lost and self._launching and not self._launching.done():
-            self._launching.set_exception(EnvironmentFailed(action.cause, ""))
+        if action.cause is not Cause.SURPLUS:  # which nobody waits for any more
+            self._unsettle(live, EnvironmentFailed(action.cause, ""))
 
     def _end(self, live: Live) -> None:
         task = asyncio.get_running_loop().create_task(_stopped(live))
@@ -468,8 +480,7 @@ class LiveVariant:
         self._lives.pop(live.number, None)
         log.warning("%s: %s", self.environment_name(live.number), failure.message)
         starting = live.state == "starting"
-        if starting and self._launching and not self._launching.done():
-            self._launching.set_exception(failure)
+        self._unsettle(live, failure)
         # Whoever it served, or may have waited for its start, is told in its own words.
         told = {
             request: failure.message
@@ -483,9 +494,28 @@ class LiveVariant:
     def _enter(self, live: Live, state: State) -> None:
         live.state, live.since = state, self._means.clock.now()
 
-    def _check_launched(self) -> None:
-        if self._launching and not self._launching.done() and not self.settling:
-            self._launching.set_result(None)
+    async def _settle(self, counts: Callable[[Live], bool]) -> None:
+        """Wait for what is starting. Raises EnvironmentFailed if one of them does not come up."""
+        settling = Settling(counts, asyncio.get_running_loop().create_future())
+        self._settlings.append(settling)
+        settling.check(self._lives.values())
+        try:
+            await settling.future
+        finally:
+            self._settlings.remove(settling)
+
+    def _check_settled(self) -> None:
+        for settling in self._settlings:
+            settling.check(self._lives.values())
+
+    def _unsettle(self, live: Live, failure: EnvironmentFailed) -> None:
+        for settling in self._settlings:
+            settling.fail(live, failure)
+
+    def _check_retired(self) -> None:
+        if self._retired and not self._retired.done() and not self._pending:
+            self.closed = True  # no request comes between this and the end
+            self._retired.set_result(None)
 
     def _row(
         self, pending: Pending, reply: Reply | None, error: InvocationError | None, model_ns: int
@@ -525,6 +555,14 @@ def _hand_over(
         answer.set_exception(failure)
     else:
         answer.set_result(served)
+
+
+def _capacity(variant: Variant) -> Capacity:
+    if variant.serverless:
+        serverless = variant.serverless
+        return Capacity(serverless.max_concurrency, serverless.provisioned_concurrency)
+    assert variant.instances is not None
+    return Capacity(variant.instances.count)
 
 
 async def _stopped(live: Live) -> None:

@@ -2,17 +2,29 @@
 
 Decides only: no clock, no I/O, no payloads. Requests queue and are never throttled; an instance
 whose worker is gone gets a new one while the others serve; instance time is held from the moment
-the variant is in service until it is deleted, whatever happens to its processes in between.
+that all instances are up until they are taken away, whatever happens to their processes in between.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from emulator.core import NEVER, SECOND, Action, Assign, Cause, Hold, Reject, Resource, Start, Stop
+from emulator.core import (
+    NEVER,
+    SECOND,
+    Action,
+    Assign,
+    Capacity,
+    Cause,
+    Hold,
+    Reject,
+    Resource,
+    Start,
+    Stop,
+)
 
 
 class Routing(StrEnum):
@@ -114,6 +126,11 @@ class _Waiting:
     instance: _Instance
 
 
+def _presence(instance: _Instance) -> tuple[int, int]:
+    """How much of an instance is there: its workers that are up, then those that start."""
+    return len(instance.idle) + len(instance.busy), len(instance.starting)
+
+
 class RealTimePolicy:
     """The decisions of one real-time variant; see `core.Policy` for what each method means.
 
@@ -124,13 +141,14 @@ class RealTimePolicy:
     def __init__(self, rules: RealTimeRules) -> None:
         self.rules = rules
         self._instances = [_Instance() for _ in range(rules.instances)]
+        self._leaving: list[_Instance] = []  # they finish what they have, and get no more
         self._home: dict[int, _Instance] = {}  # environment -> its instance
         self._together: dict[int, int] = {}  # environment -> requests that it answers in one call
         self._waiting: dict[int, _Waiting] = {}  # by request; in order of arrival, so of deadline
         self._streaming: set[int] = set()  # of those assigned, what has begun to be answered
         self._draw = Draw(rules.seed)
         self._started = 0
-        self._in_service = False
+        self._held = 0  # instances that are billed
         self._proven: set[int] = set()  # environments that have answered
 
     def launch(self, now: int, warm: bool) -> list[Action]:
@@ -167,11 +185,8 @@ class RealTimePolicy:
         self._together[environment] = max(1, min(together, self.rules.batch))
         if len(instance.environments) == self.rules.workers:
             instance.retry_at = NEVER
-        if not self._in_service and all(
-            len(other.idle) + len(other.busy) == self.rules.workers for other in self._instances
-        ):
-            self._in_service = True
-            actions.append(Hold(Resource.INSTANCES, self.rules.instances))
+        if self._held < len(self._instances):
+            self._hold(actions)
         self._serve(now, instance, actions)
         return actions
 
@@ -187,6 +202,8 @@ class RealTimePolicy:
         instance.failures = 0
         self._proven.add(environment)
         self._serve(now, instance, actions)
+        if self._leaving:
+            self._dismiss(instance, actions)
         return actions
 
     def streams(self, now: int, environment: int) -> list[Action]:
@@ -218,7 +235,7 @@ class RealTimePolicy:
             if request in waiting.instance.queue:
                 waiting.instance.queue.remove(request)
             self._reject(request, Cause.TIMED_OUT, actions)
-        for instance in self._instances:
+        for instance in [*self._instances, *self._leaving]:
             self._settle(now, instance, actions)
         return actions
 
@@ -226,24 +243,39 @@ class RealTimePolicy:
         """An always-warm persona has nothing to unload."""
         return self.tick(now)
 
+    def resize(self, now: int, capacity: Capacity) -> list[Action]:
+        """Instances that were about to leave come back before new ones start. Those leave that have
+        the fewest workers up, the newest first: the others can serve in their place."""
+        actions = self.tick(now)
+        if not self._instances:  # closed
+            return actions
+        self.rules = replace(self.rules, instances=capacity.most)
+        while len(self._instances) < capacity.most:
+            instance = self._leaving.pop() if self._leaving else _Instance()
+            self._instances.append(instance)
+            self._staff(now, instance, actions)
+        while len(self._instances) > capacity.most:
+            self._take_away(now, min(reversed(self._instances), key=_presence), actions)
+        self._hold(actions)
+        return actions
+
     def close(self, now: int) -> list[Action]:
         actions = self.tick(now)
         for environment in sorted(self._home):
             actions.append(Stop(environment, Cause.CLOSED))
         left = sorted([*self._waiting, *self._streaming])
         actions.extend(Reject(request, Cause.CLOSED) for request in left)
-        if self._in_service:
-            actions.append(Hold(Resource.INSTANCES, 0))
         self._home.clear()
         self._together.clear()
         self._waiting.clear()
         self._streaming.clear()
-        self._instances = []
+        self._instances, self._leaving = [], []
+        self._hold(actions)
         return actions
 
     def next_deadline(self) -> int:
         earliest = next(iter(self._waiting.values())).deadline if self._waiting else NEVER
-        for instance in self._instances:
+        for instance in [*self._instances, *self._leaving]:
             earliest = min(earliest, instance.retry_at, *instance.starting.values(), NEVER)
             for batch in instance.busy.values():
                 earliest = min(earliest, batch.deadline)
@@ -259,6 +291,38 @@ class RealTimePolicy:
         if self.rules.routing is Routing.LEAST_OUTSTANDING_REQUESTS:
             return min(open_to, key=lambda instance: instance.outstanding)
         return open_to[self._draw.below(len(open_to))]
+
+    def _hold(self, actions: list[Action]) -> None:
+        """Bill for the instances there are: for more of them only once all are up together."""
+        count = len(self._instances)
+        up = sum(len(one.idle) + len(one.busy) for one in self._instances)
+        held = count if up == count * self.rules.workers else min(self._held, count)
+        if held != self._held:
+            self._held = held
+            actions.append(Hold(Resource.INSTANCES, held))
+
+    def _take_away(self, now: int, instance: _Instance, actions: list[Action]) -> None:
+        """The instance is not routed to any more, and starts nothing."""
+        self._instances.remove(instance)
+        self._leaving.append(instance)
+        instance.retry_at = NEVER
+        self._drop(list(instance.starting), actions)
+        if not instance.healthy:
+            self._move(now, instance, None, actions)
+        self._dismiss(instance, actions)
+
+    def _dismiss(self, instance: _Instance, actions: list[Action]) -> None:
+        """Stop what has nothing left to do in an instance that leaves, and forget it at the end."""
+        if instance not in self._leaving:
+            return
+        self._drop(list(instance.idle), actions)
+        if not instance.busy:
+            self._leaving.remove(instance)
+
+    def _drop(self, environments: Sequence[int], actions: list[Action]) -> None:
+        for environment in environments:
+            self._forget(environment)
+            actions.append(Stop(environment, Cause.SURPLUS))
 
     def _staff(self, now: int, instance: _Instance, actions: list[Action]) -> None:
         """Start as many workers as the instance lacks."""
@@ -297,26 +361,33 @@ class RealTimePolicy:
         again after a pause, or by the next request; what queued for an instance that cannot answer
         moves to one that can, or is told why not.
         """
-        instance = self._home.pop(environment)
-        failed_start = instance.starting.pop(environment, None) is not None
+        instance = self._home[environment]
+        failed_start = environment in instance.starting
         if environment not in self._proven and environment > instance.blamed:
             instance.failures += 1  # workers that are lost together failed once
             instance.blamed = self._started
-        self._proven.discard(environment)
-        self._together.pop(environment, None)
-        if environment in instance.idle:
-            instance.idle.remove(environment)
+        self._forget(environment)
         if (batch := instance.busy.pop(environment, None)) is not None:
             for request in batch.requests:
                 if request in self._waiting or request in self._streaming:
                     self._reject(request, cause, actions)
-        if failed_start or instance.failures > 1:
+        if instance in self._leaving:
+            self._dismiss(instance, actions)
+        elif failed_start or instance.failures > 1:
             doubled = self.rules.retry_ns << min(max(instance.failures - 2, 0), 20)
             instance.retry_at = now + min(doubled, self.rules.retry_longest_ns)
         else:
             self._staff(now, instance, actions)
         if not instance.healthy:
             self._move(now, instance, cause if failed_start else None, actions)
+
+    def _forget(self, environment: int) -> None:
+        instance = self._home.pop(environment)
+        instance.starting.pop(environment, None)
+        if environment in instance.idle:
+            instance.idle.remove(environment)
+        self._proven.discard(environment)
+        self._together.pop(environment, None)
 
     def _move(
         self, now: int, instance: _Instance, cause: Cause | None, actions: list[Action]

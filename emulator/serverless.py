@@ -2,20 +2,23 @@
 
 Decides only: no clock, no I/O, no payloads. One request per environment; the newest idle
 environment first; a request that needs a new environment waits for that one's own start; above
-MaxConcurrency a request is refused at once and never queued (docs/fidelity.md).
+MaxConcurrency a request is refused at once and never queued. Both kinds of concurrency may change
+in service, and no request suffers from it (docs/fidelity.md).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from emulator import pool
 from emulator.core import (
     SECOND,
     Action,
     Assign,
+    Capacity,
     Cause,
     Hold,
+    Provision,
     Reject,
     Resource,
     Start,
@@ -64,7 +67,7 @@ class ServerlessPolicy:
             actions.append(Hold(Resource.PROVISIONED, self.rules.provisioned_concurrency))
         self._restore_floor(now, actions)
         if warm and not self._slots:
-            self._begin(now, 0, pool.WARMING, actions)
+            self._begin(now, pool.ON_DEMAND, actions)
         return actions
 
     def arrive(self, now: int, *requests: int) -> list[Action]:
@@ -90,7 +93,10 @@ class ServerlessPolicy:
         if slot != pool.NONE and self._pool.state[slot] == pool.BUSY:
             self._request[slot] = NOBODY
             self._losses = 0
-            self._rest(now, slot)
+            if pool.crowded(self._pool):
+                self._stop(slot, Cause.SURPLUS, actions)
+            else:
+                self._rest(now, slot)
             self._restore_floor(now, actions)
         return actions
 
@@ -116,30 +122,41 @@ class ServerlessPolicy:
         actions: list[Action] = []
         while (slot := pool.due(self._pool, now)) != pool.NONE:
             state = self._pool.state[slot]
-            cause = _OVERDUE[state]
-            actions.append(Stop(self._serial[slot], cause))
-            self._lose(slot, cause, actions)
+            self._stop(slot, _OVERDUE[state], actions)
             if state == pool.BUSY:
                 self._restore_floor(now, actions)
         return actions
 
     def evict(self, now: int) -> list[Action]:
         actions = self.tick(now)
-        for environment, slot in sorted(self._slots.items()):
+        for _, slot in sorted(self._slots.items()):
             if self._pool.state[slot] == pool.IDLE:
-                actions.append(Stop(environment, Cause.EVICTED))
-                self._lose(slot, Cause.EVICTED, actions)
+                self._stop(slot, Cause.EVICTED, actions)
+        self._restore_floor(now, actions)
+        return actions
+
+    def resize(self, now: int, capacity: Capacity) -> list[Action]:
+        """The floor is filled from what is warm and idle, or about to be, before anything starts;
+        who leaves it stays warm as long as after an answer. Above the limit, what is idle ends at
+        once, and what is at work in place of its next rest.
+        """
+        actions = self.tick(now)
+        if self._closed:
+            return actions
+        self._set_bounds(capacity, actions)
+        while (slot := pool.superfluous(self._pool)) != pool.NONE:
+            self._stop(slot, Cause.SURPLUS, actions)
+        while (slot := pool.misplaced(self._pool)) != pool.NONE:
+            self._convert(now, slot, actions)
         self._restore_floor(now, actions)
         return actions
 
     def close(self, now: int) -> list[Action]:
         actions = self.tick(now)
         self._closed = True
-        for environment, slot in sorted(self._slots.items()):
-            actions.append(Stop(environment, Cause.CLOSED))
-            self._lose(slot, Cause.CLOSED, actions)
-        if self.rules.provisioned_concurrency:
-            actions.append(Hold(Resource.PROVISIONED, 0))
+        for _, slot in sorted(self._slots.items()):
+            self._stop(slot, Cause.CLOSED, actions)
+        self._set_bounds(Capacity(0), actions)
         return actions
 
     def next_deadline(self) -> int:
@@ -159,9 +176,21 @@ class ServerlessPolicy:
         elif self._serial[slot] not in self._slots:
             self._start(now, slot, actions)
 
-    def _begin(self, now: int, slot: int, state: int, actions: list[Action]) -> None:
-        pool.begin(self._pool, slot, state)
-        self._start(now, slot, actions)
+    def _set_bounds(self, capacity: Capacity, actions: list[Action]) -> None:
+        if capacity.provisioned != self.rules.provisioned_concurrency:
+            actions.append(Hold(Resource.PROVISIONED, capacity.provisioned))
+        self.rules = replace(
+            self.rules,
+            max_concurrency=capacity.most,
+            provisioned_concurrency=capacity.provisioned,
+        )
+        self._pool = pool.resize(self._pool, capacity.most, capacity.provisioned)
+        more = len(self._pool.state) - len(self._serial)
+        self._serial += [0] * more
+        self._request += [NOBODY] * more
+
+    def _begin(self, now: int, kind: int, actions: list[Action]) -> None:
+        self._start(now, pool.begin(self._pool, pool.WARMING, kind), actions)
 
     def _start(self, now: int, slot: int, actions: list[Action]) -> None:
         self._started += 1
@@ -177,11 +206,21 @@ class ServerlessPolicy:
         )
 
     def _rest(self, now: int, slot: int) -> None:
+        pool.rest(self._pool, slot, now + self._keep_warm_ns(slot))
+
+    def _keep_warm_ns(self, slot: int) -> int:
         rules = self.rules
-        warm = pool.keep_warm_ns(
+        return pool.keep_warm_ns(
             rules.keep_warm_ns, rules.keep_warm_longest_ns, rules.seed, self._serial[slot]
         )
-        pool.rest(self._pool, slot, now + warm)
+
+    def _convert(self, now: int, slot: int, actions: list[Action]) -> None:
+        pool.convert(self._pool, slot, now + self._keep_warm_ns(slot))
+        actions.append(Provision(self._serial[slot], self._provisioned(slot)))
+
+    def _stop(self, slot: int, cause: Cause, actions: list[Action]) -> None:
+        actions.append(Stop(self._serial[slot], cause))
+        self._lose(slot, cause, actions)
 
     def _lose(self, slot: int, cause: Cause, actions: list[Action]) -> None:
         """The slot's environment is gone; whoever waited for its answer is told why."""
@@ -193,12 +232,16 @@ class ServerlessPolicy:
             actions.append(Reject(request, cause))
 
     def _restore_floor(self, now: int, actions: list[Action]) -> None:
-        floor = 0 if self._closed else self.rules.provisioned_concurrency
-        while (slot := pool.vacant(self._pool, 0, floor)) != pool.NONE:
-            self._begin(now, slot, pool.WARMING, actions)
+        """Start what the floor lacks. Where the limit leaves no room, others take the places."""
+        marks = self._pool.marks
+        while marks[pool.ALIVE_PROVISIONED] < marks[pool.FLOOR]:
+            if marks[pool.ALIVE] < marks[pool.LIMIT]:
+                self._begin(now, pool.PROVISIONED, actions)
+            else:
+                self._convert(now, pool.substitute(self._pool), actions)
 
     def _provisioned(self, slot: int) -> bool:
-        return slot < self.rules.provisioned_concurrency
+        return self._pool.kind[slot] == pool.PROVISIONED
 
 
 _OVERDUE = {

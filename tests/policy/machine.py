@@ -14,9 +14,11 @@ from emulator.core import (
     SECOND,
     Action,
     Assign,
+    Capacity,
     Cause,
     Hold,
     Policy,
+    Provision,
     Reject,
     Resource,
     Start,
@@ -52,7 +54,7 @@ class Machine(RuleBasedStateMachine):
     """Rules that fit any policy. Times are nanoseconds; the clock runs on at every event, whether
     the policy was told that a deadline passed or not."""
 
-    most: int  # environments at once
+    most: int  # environments at once, but for those that finish after a resize
     policy: Policy
 
     def __init__(self) -> None:
@@ -178,6 +180,23 @@ class Machine(RuleBasedStateMachine):
         if environment := self.pick("idle", "starting", pick=pick):
             assert self.policy.done(self.now, environment) == []
 
+    @rule(most=st.integers(1, 2), floor=st.integers(0, 2))
+    def shrink_at_work(self, most: int, floor: int) -> None:
+        """Everything is up and has something to do when the capacity falls."""
+        self.arrive(count=8, step=0)
+        for environment in self.those("starting"):
+            self.come_up(environment, together=1)
+        self.change(Capacity(most, min(most, floor)))
+
+    def change(self, capacity: Capacity) -> None:
+        """What is late ends before the resize, so that it is clear who starts and stops whom."""
+        self.believe(self.policy.tick(self.now), "tick")
+        self.resized(capacity)
+        self.believe(self.policy.resize(self.now, capacity), "resize")
+
+    def resized(self, capacity: Capacity) -> None:
+        """From now on the policy is held to this capacity."""
+
     def close(self) -> None:
         """The end: everybody is answered, everything stopped, no meter runs."""
         self.believe(self.policy.close(self.now), "close")
@@ -192,6 +211,7 @@ class Machine(RuleBasedStateMachine):
             *self.policy.done(self.now, 1),
             *self.policy.broken(self.now, 1, Cause.DIED),
             *self.policy.evict(self.now),
+            *self.policy.resize(self.now, Capacity(4, 2)),
             *self.policy.tick(self.now + 3600 * SECOND),
         ]
         assert after == [Reject(self.asked, Cause.CLOSED)]
@@ -223,6 +243,8 @@ class Machine(RuleBasedStateMachine):
                     self.started(provisioned)
                     self.starts += 1
                     self.environments[number] = Environment(provisioned, self.now)
+                case Provision(number, provisioned):
+                    self.converted(number, provisioned)
                 case Assign(_, number):
                     self.assigned(action, first=number not in given)
                     given.add(number)
@@ -251,12 +273,25 @@ class Machine(RuleBasedStateMachine):
         if kind == "done":
             for request in one.requests:
                 self.open.pop(request, None)  # one that was rejected for its age gets no answer
-        one.state, one.since, one.requests = "idle", self.now, []
+        one.state, one.requests = "idle", []
+        self.rest(one)
+
+    def rest(self, one: Environment) -> None:
+        one.since = self.now
         self.rests += 1
         one.rest = self.rests
 
     def started(self, provisioned: bool) -> None:
         """An environment is about to start."""
+
+    def converted(self, number: int, provisioned: bool) -> None:
+        if self.event[1] == number:
+            self.happen()
+        one = self.environments[number]
+        assert one.provisioned != provisioned
+        one.provisioned = provisioned
+        if one.state == "idle":
+            self.rest(one)
 
     def assigned(self, action: Assign, first: bool) -> None:
         number = action.environment
@@ -276,8 +311,13 @@ class Machine(RuleBasedStateMachine):
         """The environment is idle, or has come up this moment (`fresh`), and is given work."""
 
     def stopped(self, number: int, why: Cause) -> None:
+        if why is Cause.SURPLUS and number == self.event[1]:
+            self.happen()  # it was answered first
         one = self.environments.pop(number)
-        if why is Cause.EVICTED:
+        if why is Cause.SURPLUS:
+            assert self.event[0] in ("resize", "done")
+            assert not one.requests  # nothing is given up for a resize
+        elif why is Cause.EVICTED:
             assert (self.event[0], one.state) == ("evict", "idle")
         elif why is Cause.CLOSED:
             assert self.event[0] == "close"
@@ -293,6 +333,10 @@ class Machine(RuleBasedStateMachine):
 
     def rejected(self, request: int, why: Cause) -> None:
         """The request is open, and is told why it will not be answered."""
+
+    def finishing(self) -> int:
+        """How many environments there may be too many, after a resize."""
+        return 0
 
     def span(self, one: Environment) -> tuple[int, int]:
         """How long it may, and how long it can at most, stay in its state."""
@@ -338,7 +382,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def environments_are_bounded(self) -> None:
-        assert len(self.environments) <= self.most
+        assert len(self.environments) <= self.most + self.finishing()
 
     @invariant()
     def usage_is_what_was_to_be_held(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,49 +12,103 @@ from emulator import pool
 from emulator.core import NEVER, SECOND
 
 
-def arrays(slots: int, provisioned: int) -> pool.Pool:
-    columns = pool.create(slots, provisioned)
-    return pool.Pool(*(np.array(column, dtype=np.int64) for column in columns))  # type: ignore[arg-type]
+def lists(one: pool.Pool) -> pool.Pool:
+    return one
 
 
-def play(one: pool.Pool, moves: list[tuple[int, int]]) -> list[int]:
-    """A history of claims, rests, vacations and expiries, and what each said."""
+def arrays(one: pool.Pool) -> pool.Pool:
+    """The same columns as int64, which a resize has to be followed by."""
+    return pool.Pool(*(np.array(column, dtype=np.int64) for column in one))  # type: ignore[arg-type]
+
+
+def fit(one: pool.Pool, now: int) -> list[int]:
+    """What its owner does after a resize, without any starts."""
+    said = []
+    while (slot := pool.superfluous(one)) != pool.NONE:
+        pool.vacate(one, slot)
+        said.append(int(slot))
+    while (slot := pool.misplaced(one)) != pool.NONE:
+        pool.convert(one, slot, now + 20)
+        said.append(int(slot))
+    if pool.crowded(one) and one.marks[pool.ALIVE_PROVISIONED] < one.marks[pool.FLOOR]:
+        said.append(int(pool.substitute(one)))
+        pool.convert(one, said[-1], now + 20)
+    return said
+
+
+def play(
+    one: pool.Pool, moves: list[tuple[int, int]], form: Callable[[pool.Pool], pool.Pool]
+) -> list[int]:
+    """A history of claims, rests, vacations, starts, expiries and resizes, and what each said."""
     said: list[int] = []
     for now, (kind, slot) in enumerate(moves):
-        slot %= len(one.state)
+        size, slot = slot, slot % len(one.state)
         if kind == 0:
             claimed = pool.claim(one)
             if claimed != pool.NONE:
                 pool.serve(one, claimed, now + 50)
             said.append(int(claimed))
-        elif kind == 1 and one.state[slot] == pool.BUSY:
+        elif kind == 1 and one.state[slot] == pool.BUSY and not pool.crowded(one):
             pool.rest(one, slot, now + 20)
         elif kind == 2:
             pool.vacate(one, slot)
+        elif kind == 3 and one.marks[pool.ALIVE] < one.marks[pool.LIMIT]:
+            said.append(int(pool.begin(one, pool.WARMING, pool.ON_DEMAND)))
+        elif kind == 4:
+            one = form(pool.resize(one, size + 1, size // 2))
+            said.extend(fit(one, now))
         else:
             late = pool.due(one, now)
             said.append(int(late))
             if late != pool.NONE:
                 pool.vacate(one, late)
-        said.append(int(one.marks[pool.ALIVE]))
-        assert one.marks[pool.ALIVE] == sum(state != pool.FREE for state in one.state)
+        said.extend(int(mark) for mark in one.marks)
+        check(one)
     return said
 
 
+def check(one: pool.Pool) -> None:
+    alive = [kind for kind, state in zip(one.kind, one.state, strict=True) if state != pool.FREE]
+    assert one.marks[pool.ALIVE] == len(alive)
+    assert one.marks[pool.ALIVE_PROVISIONED] == sum(alive) <= one.marks[pool.FLOOR]
+    assert not pool.crowded(one) or not {pool.IDLE, pool.WARMING} & set(one.state)
+    for newest, kind in (
+        (pool.NEWEST_ON_DEMAND, pool.ON_DEMAND),
+        (pool.NEWEST_PROVISIONED, pool.PROVISIONED),
+    ):
+        slot, stack = one.marks[newest], set()
+        while slot != pool.NONE:
+            stack.add(int(slot))
+            slot = one.older[slot]
+        assert stack == {
+            slot
+            for slot, state in enumerate(one.state)
+            if state == pool.IDLE and one.kind[slot] == kind
+        }
+
+
 @given(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 7)), max_size=80),
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=80),
     st.integers(1, 8),
     st.integers(0, 3),
 )
-def test_lists_and_arrays_agree(moves: list[tuple[int, int]], slots: int, provisioned: int) -> None:
-    provisioned = min(slots, provisioned)
-    assert play(pool.create(slots, provisioned), moves) == play(arrays(slots, provisioned), moves)
+def test_lists_and_arrays_agree(moves: list[tuple[int, int]], limit: int, floor: int) -> None:
+    floor = min(limit, floor)
+    said = play(pool.create(limit, floor), moves, lists)
+    assert said == play(arrays(pool.create(limit, floor)), moves, arrays)
+
+
+def test_a_resize_makes_room_and_never_less() -> None:
+    one = pool.resize(pool.create(2, 0), 5, 3)
+    assert {len(column) for column in one[:5]} == {5}
+    assert len(pool.resize(one, 1, 1).state) == 5
+    assert (one.marks[pool.LIMIT], one.marks[pool.FLOOR]) == (1, 1)
 
 
 def test_due_names_the_earliest_deadline_first() -> None:
     one = pool.create(3, 0)
     for slot, deadline in enumerate((30, 10, 20)):
-        pool.begin(one, slot, pool.STARTING)
+        assert pool.begin(one, pool.STARTING, pool.ON_DEMAND) == slot
         pool.serve(one, slot, deadline)
     found = []
     while (slot := pool.due(one, 25)) != pool.NONE:

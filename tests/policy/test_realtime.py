@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 
-from emulator.core import NEVER, SECOND, Assign, Cause, Hold, Reject, Resource, Start, Stop
+from emulator.core import (
+    NEVER,
+    SECOND,
+    Assign,
+    Capacity,
+    Cause,
+    Hold,
+    Reject,
+    Resource,
+    Start,
+    Stop,
+)
 from emulator.realtime import Draw, RealTimePolicy, RealTimeRules, Routing, choose_variant
 
 LEAST = Routing.LEAST_OUTSTANDING_REQUESTS
@@ -282,3 +293,197 @@ def test_weights_share_the_traffic() -> None:
 
 def test_all_weights_zero_goes_to_the_first() -> None:
     assert choose_variant([0.0, 0.0], Draw(1)) == 0
+
+
+# -- a capacity that changes in service --------------------------------------------------------
+
+
+def test_new_instances_start_while_the_others_serve_and_are_billed_once_all_are_up() -> None:
+    one = in_service(1, workers=2)
+    one.arrive(0, 1, 2)
+    assert one.resize(1, Capacity(3)) == [Start(number) for number in (3, 4, 5, 6)]
+    one.arrive(2, 3)
+    assert one.done(3, 1) == [Assign(3, 1)]
+    assert [one.ready(4, number) for number in (3, 4, 5)] == [[], [], []]
+    assert one.ready(5, 6) == [Hold(Resource.INSTANCES, 3)]
+    assert one.rules.instances == 3
+
+
+def test_a_new_instance_serves_as_soon_as_it_is_up() -> None:
+    one = in_service(1, routing=LEAST)
+    one.arrive(0, 1)
+    one.resize(1, Capacity(3))
+    assert one.ready(2, 2) == []
+    assert one.arrive(3, 2) == [Assign(2, 2)]
+
+
+def test_a_surplus_instance_that_is_idle_ends_at_once_the_newest_first() -> None:
+    one = in_service(3, workers=2)
+    assert one.resize(1, Capacity(1)) == [
+        *(Stop(number, Cause.SURPLUS) for number in (5, 6, 3, 4)),
+        Hold(Resource.INSTANCES, 1),
+    ]
+    assert one.arrive(2, 1, 2, 3) == [Assign(1, 2), Assign(2, 1)]
+
+
+def test_a_surplus_instance_finishes_its_queue_gets_nothing_new_and_ends() -> None:
+    one = in_service(2, routing=LEAST)
+    one.arrive(0, 1, 2, 3, 4)  # the second one has 2, and 4 in its queue
+    assert one.resize(1, Capacity(1)) == [Hold(Resource.INSTANCES, 1)]
+    assert one.arrive(2, 5) == []
+    assert one.done(3, 2) == [Assign(4, 2)]
+    assert one.arrive(4, 6) == []
+    assert one.done(5, 2) == [Stop(2, Cause.SURPLUS)]
+    assert [one.done(6, 1) for _ in range(4)] == [
+        *([Assign(request, 1)] for request in (3, 5, 6)),
+        [],
+    ]
+    assert one.next_deadline() == NEVER
+
+
+def test_the_idle_worker_of_a_surplus_instance_ends_before_its_busy_one() -> None:
+    one = in_service(2, workers=2, routing=LEAST)
+    one.arrive(0, 1, 2)  # 2 and 4 are busy
+    assert one.resize(1, Capacity(1)) == [
+        Stop(3, Cause.SURPLUS),
+        Hold(Resource.INSTANCES, 1),
+    ]
+    assert one.done(2, 4) == [Stop(4, Cause.SURPLUS)]
+
+
+def test_a_surplus_instance_keeps_its_deadlines() -> None:
+    one = in_service(2, routing=LEAST)
+    one.arrive(0, 1, 2)
+    one.arrive(SECOND, 3, 4)
+    one.resize(2 * SECOND, Capacity(1))
+    one.done(3 * SECOND, 1)
+    assert one.next_deadline() == 60 * SECOND
+    assert one.tick(60 * SECOND) == [
+        Reject(2, Cause.TIMED_OUT),
+        Stop(2, Cause.TIMED_OUT),  # and no other in its place: what queued there moves
+    ]
+    assert one.tick(61 * SECOND) == [Reject(3, Cause.TIMED_OUT), Reject(4, Cause.TIMED_OUT)]
+
+
+def test_a_surplus_instance_that_is_stuck_is_ended_in_time() -> None:
+    one = in_service(2, routing=LEAST)
+    one.arrive(0, 1, 2, 3, 4)
+    one.resize(1, Capacity(1))
+    one.done(59 * SECOND, 2)  # and is given 4
+    one.done(59 * SECOND, 1)  # and is given 3
+    one.done(59 * SECOND, 1)
+    assert one.tick(60 * SECOND) == [Reject(4, Cause.TIMED_OUT)]
+    assert one.next_deadline() == 119 * SECOND
+    assert one.tick(119 * SECOND) == [Stop(2, Cause.TIMED_OUT)]
+
+
+def test_a_surplus_instance_does_not_try_again_what_it_lacks() -> None:
+    one = in_service(2, workers=2, routing=LEAST)
+    one.arrive(0, 1, 2)
+    one.broken(1, 3, Cause.DIED)  # 5 starts
+    one.broken(1, 5, Cause.LOAD_FAILED)
+    assert one.next_deadline() == 1 + 5 * SECOND
+    one.resize(2, Capacity(1))
+    assert one.tick(30 * SECOND) == []
+    assert one.done(31 * SECOND, 4) == [Stop(4, Cause.SURPLUS)]
+
+
+def test_who_stays_keeps_its_idle_workers_while_another_leaves() -> None:
+    one = in_service(2, routing=LEAST)
+    one.arrive(0, 1, 2)
+    one.resize(1, Capacity(1))
+    assert one.done(2, 1) == []
+    assert one.arrive(3, 3) == [Assign(3, 1)]
+
+
+def test_what_queued_for_a_surplus_instance_that_dies_is_served_by_another() -> None:
+    one = in_service(2, routing=LEAST)
+    one.arrive(0, 1, 2, 3, 4)
+    one.resize(1, Capacity(1))
+    assert one.broken(2, 2, Cause.DIED) == [Reject(2, Cause.DIED)]
+    assert one.done(3, 1) == [Assign(3, 1)]
+    assert one.done(4, 1) == [Assign(4, 1)]
+
+
+def test_an_instance_that_is_not_up_leaves_before_one_that_is() -> None:
+    one = in_service(2)
+    one.broken(0, 1, Cause.DIED)  # 3 starts
+    assert one.resize(1, Capacity(1)) == [
+        Stop(3, Cause.SURPLUS),
+        Hold(Resource.INSTANCES, 1),
+    ]
+    assert one.arrive(2, 1) == [Assign(1, 2)]
+
+
+def test_what_queued_for_an_instance_that_is_not_up_moves_when_it_leaves() -> None:
+    one = in_service(2, routing=LEAST)
+    one.broken(0, 1, Cause.DIED)  # 3 starts
+    one.broken(0, 2, Cause.DIED)  # 4 starts
+    assert one.arrive(1, 1, 2) == []
+    assert one.resize(2, Capacity(1)) == [Stop(4, Cause.SURPLUS), Hold(Resource.INSTANCES, 1)]
+    assert one.ready(3, 3) == [Assign(1, 3)]
+    assert one.done(4, 3) == [Assign(2, 3)]
+
+
+def test_an_instance_that_leaves_comes_back_before_a_new_one_starts() -> None:
+    one = in_service(2, workers=2, routing=LEAST)
+    one.arrive(0, 1, 2)
+    one.resize(1, Capacity(1))  # 3 has ended, 4 is busy
+    assert one.resize(2, Capacity(3)) == [Start(5), Start(6), Start(7)]
+    assert one.done(3, 4) == []
+    assert [one.ready(4, number) for number in (5, 6)] == [[], []]
+    assert one.ready(5, 7) == [Hold(Resource.INSTANCES, 3)]
+
+
+def test_an_instance_that_leaves_and_comes_back_is_billed_at_once() -> None:
+    one = in_service(2, routing=LEAST)
+    one.arrive(0, 1, 2)
+    assert one.resize(1, Capacity(1)) == [Hold(Resource.INSTANCES, 1)]
+    assert one.resize(2, Capacity(2)) == [Hold(Resource.INSTANCES, 2)]
+    assert one.arrive(3, 3, 4) == []
+    assert one.done(4, 2) == [Assign(4, 2)]
+
+
+def test_instances_that_do_not_start_can_be_put_back_and_are_never_billed() -> None:
+    one = in_service(1)
+    assert one.resize(1, Capacity(3)) == [Start(2), Start(3)]
+    assert one.broken(2, 2, Cause.LOAD_FAILED) == []
+    assert one.resize(3, Capacity(1)) == [Stop(3, Cause.SURPLUS)]
+    assert one.next_deadline() == NEVER
+    assert one.arrive(4, 1) == [Assign(1, 1)]
+
+
+def test_fewer_instances_during_the_starts_need_no_more_than_those() -> None:
+    one = RealTimePolicy(RealTimeRules(3))
+    one.launch(0, warm=True)
+    one.ready(1, 2)
+    assert one.resize(2, Capacity(2)) == [Stop(3, Cause.SURPLUS)]
+    assert one.resize(3, Capacity(1)) == [Stop(1, Cause.SURPLUS), Hold(Resource.INSTANCES, 1)]
+    assert one.ready(4, 1) == []
+    assert one.arrive(5, 1) == [Assign(1, 2)]
+
+
+def test_a_resize_of_instances_settles_deadlines_first() -> None:
+    one = in_service(1)
+    one.arrive(0, 1)
+    assert one.resize(60 * SECOND, Capacity(2)) == [
+        Reject(1, Cause.TIMED_OUT),
+        Stop(1, Cause.TIMED_OUT),
+        Start(2),
+        Start(3),
+    ]
+
+
+def test_a_close_ends_what_is_about_to_leave() -> None:
+    one = in_service(2, routing=LEAST)
+    one.arrive(0, 1, 2)
+    one.resize(1, Capacity(1))
+    assert one.close(2) == [
+        Stop(1, Cause.CLOSED),
+        Stop(2, Cause.CLOSED),
+        Reject(1, Cause.CLOSED),
+        Reject(2, Cause.CLOSED),
+        Hold(Resource.INSTANCES, 0),
+    ]
+    assert one.resize(3, Capacity(2)) == []
+    assert one.next_deadline() == NEVER
