@@ -29,6 +29,8 @@ MAX_VARIANTS = 10
 MAX_REASON = 1024
 MB_PER_VCPU = 1769  # Lambda's rule; AWS publishes none for serverless inference
 
+BUNDLED = "lukewarm:endpoint"  # tag of what our own REST makes, and takes away with the endpoint
+
 Request = Mapping[str, Any]
 Tags = Mapping[str, str]
 
@@ -443,11 +445,15 @@ def _deployment(document: Mapping[str, Any]) -> Deployment:
 
 
 def _deployed(document: Mapping[str, Any]) -> Deployed:
-    given = document["variant"]
-    serverless, instances = given["serverless"], given["instances"]
+    variant = made_variant(document["variant"])
+    return Deployed(variant, Container(**document["container"]), document["directory"])
+
+
+def made_variant(document: Mapping[str, Any]) -> Variant:
+    """The variant that a document holds."""
+    serverless, instances = document["serverless"], document["instances"]
     if instances:
         instances = InstanceConfig(**{**instances, "routing": Routing(instances["routing"])})
     if serverless:
         serverless = ServerlessConfig(**serverless)
-    variant = Variant(**{**given, "serverless": serverless, "instances": instances})
-    return Deployed(variant, Container(**document["container"]), document["directory"])
+    return Variant(**{**document, "serverless": serverless, "instances": instances})

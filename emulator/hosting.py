@@ -26,6 +26,7 @@ from emulator.copies import Copies, Objects
 from emulator.core import Persona
 from emulator.delays import Delays
 from emulator.endpoints import (
+    BUNDLED,
     IN_PROGRESS,
     SERVING,
     Deployed,
@@ -64,7 +65,6 @@ environments = logging.getLogger("lukewarm.environment")
 
 SHIPPED_MODEL = Path(__file__).resolve().parent.parent / "model" / "artifacts" / "fashion-mnist"
 ROLE = "role/lukewarm"  # of models that are made without one
-BUNDLED = "lukewarm:endpoint"  # tag of what our own REST makes, and takes away with the endpoint
 Sources = Mapping[str, tuple[Path, Mapping[str, str]]]
 Meter = tuple[Key, str, UsageKind, str, int, int]
 
@@ -106,7 +106,7 @@ class Hosting:
     async def open(self) -> None:
         """Bring back what was kept, and make the two endpoints of a first start."""
         await self._conversions.open()
-        self.registry.load()
+        self.registry.load(self.home)
         await self._lifecycle.clean()  # what a crash left unfinished
         for record in self.registry.all(Endpoint):
             self._lifecycle.restore(record)

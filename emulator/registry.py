@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from emulator import endpoints
+from emulator import earlier, endpoints
 from emulator.address import Home, Key
 from emulator.endpoints import Endpoint, EndpointConfig, Model, Record, Tags
 from emulator.errors import NotFound, ValidationException
@@ -39,17 +39,31 @@ class Registry:
         self._records: dict[type[Record], dict[Key, Any]] = {kind: {} for kind in KINDS}
         self._by_arn: dict[str, tuple[type[Record], Key]] = {}
 
-    def load(self) -> None:
-        """Read everything back. Raises SetupError if a record cannot be read."""
+    def load(self, home: Home) -> None:
+        """Read everything back; what an earlier version kept belongs to `home` from now on. Raises
+        SetupError if a record cannot be read."""
         try:
-            for kind, (name, _, read) in KINDS.items():
-                for body in self._ledger.all(name):
-                    record = read(orjson.loads(body))
-                    assert isinstance(record, kind)
-                    self._keep(record)
+            found = [
+                list(map(orjson.loads, self._ledger.all(name))) for name, _, _ in KINDS.values()
+            ]
+            self._take_over([list(filter(earlier.is_earlier, each)) for each in found], home)
+            for documents, (_, _, read) in zip(found, KINDS.values(), strict=True):
+                for document in documents:
+                    if not earlier.is_earlier(document):
+                        self._keep(read(document))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"a record in it is damaged: {type(error).__name__} {error}"
             raise unreadable(self._ledger.path, reason) from error
+
+    def _take_over(self, documents: list[list[dict[str, Any]]], home: Home) -> None:
+        if any(documents):
+            models, configs, served = documents
+            self.put(*earlier.records(models, configs, served, home))
+            kinds = [name for name, _, _ in KINDS.values()]
+            self._ledger.delete(
+                *((kind, one["name"]) for kind, each in zip(kinds, documents, strict=True)
+                  for one in each)
+            )  # fmt: skip
 
     @property
     def initialised(self) -> bool:

@@ -52,6 +52,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.artifacts",
         "emulator.calls",
         "emulator.credentials",
+        "emulator.earlier",
         "emulator.figures",
         "emulator.inflight",
         "emulator.injection",
