@@ -25,6 +25,7 @@ from tests.servers import ROOT, Server, environment, serving
 NAMES = ("README.md", "CONTRIBUTING.md", "docs/settings.md", "docs/http.md")
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```\n", re.M | re.S)
+ADDRESS = re.compile(r"(localhost|127\.0\.0\.1):8000")
 SHOWN = ("json", "http", "text")
 TIMEOUT_S = 90
 
@@ -42,7 +43,7 @@ class Example:
     @property
     def is_sent(self) -> bool:
         """Whether it talks to a server, so that it can be run against one."""
-        return "localhost:8000" in self.code
+        return bool(ADDRESS.search(self.code)) or "lukewarm env" in self.code
 
 
 def examples(name: str) -> list[Example]:
@@ -116,12 +117,14 @@ def _prepare(reader: Server, example: Example) -> None:
 
 
 def _run(example: Example, reader: Server) -> str:
-    code = example.code.replace("localhost:8000", f"127.0.0.1:{reader.port}")
+    code = ADDRESS.sub(f"127.0.0.1:{reader.port}", example.code)
+    path = f"{_installed(reader)}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     command = ["sh", "-eu", "-c", code]
     if example.language == "python":
         command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment(reader.state), capture_output=True, text=True,
+        command, cwd=ROOT, env=environment(reader.state, PATH=path, HOME=str(reader.state)),
+        capture_output=True, text=True,
         timeout=TIMEOUT_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -129,6 +132,16 @@ def _run(example: Example, reader: Server) -> str:
         if line.startswith(("{", "HTTP/")):
             assert not re.search('ModelError|"Message"|"detail"', line), line
     return done.stdout
+
+
+def _installed(reader: Server) -> Path:
+    """A directory with the command `lukewarm`, as an installation would have it."""
+    command = reader.state.parent / "bin" / "lukewarm"
+    if not command.exists():
+        command.parent.mkdir()
+        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m emulator.cli "$@"\n')
+        command.chmod(0o755)
+    return command.parent
 
 
 def same(shown: Any, real: Any, where: str) -> None:
