@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError, EventStreamError
 
 from emulator.injection import Error
-from tests.clients import events, runtime
+from tests.runtime import events, runtime
 from tests.servers import Server, realtime, serverless, until
 
 SCRIPT = """

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import EventStreamError
 
-from tests.clients import events, runtime
+from tests.runtime import events, runtime
 from tests.servers import SNEAKER, Server, archive, realtime, serverless, until
 
 SCRIPT = """
