@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cold_start, crowd, endurance, inference, load, startup, warm, wrk
+from benchmarks import cold_start, control, crowd, endurance, inference, load, startup, warm, wrk
 from benchmarks.measure import ROOT, Figure, NotMeasured, machine
 from benchmarks.peers.serving import versions
 
@@ -20,6 +20,7 @@ BENCHMARKS = {
     "startup": startup.figures,
     "cold-start": cold_start.figures,
     "warm": warm.figures,
+    "control": control.figures,
     "inference": inference.figures,
     "load": load.figures,
     "crowd": crowd.figures,

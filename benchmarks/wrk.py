@@ -45,6 +45,7 @@ def post(
     connections: int,
     seconds: float,
     content_type: str = "application/json",
+    authorization: str = "",
 ) -> Load:
     """Post the bodies in turn to `url` for so many (whole) seconds.
 
@@ -53,7 +54,9 @@ def post(
     if not shutil.which("wrk"):
         raise NotMeasured("wrk is not there: apt-get install wrk, or brew install wrk")
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "30s"]
-    command += ["-s", str(SCRIPT), url, "--", content_type, *map(str, bodies)]
+    command += ["-s", str(SCRIPT)]
+    command += ["-H", f"Authorization: {authorization}"] if authorization else []
+    command += [url, "--", content_type, *map(str, bodies)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=seconds + DEADLINE_S
     )

@@ -448,11 +448,11 @@ class Hosting:
         endpoints.check_quotas(variants, self._held(key), self._quotas())
 
     def _held(self, but: Key) -> list[Variant]:
-        """The variants of all other endpoints of that account and region."""
+        """The variants of all other endpoints of that account and region that have not failed."""
         held = [
             one.variant
             for record in self.registry.of(Endpoint, but.home)
-            if record.key != but
+            if record.key != but and record.status is not Status.FAILED
             for one in (record.target or record.current).variants
         ]
         reserved = (each for key, each in self._reserved.items() if key.home == but.home)
