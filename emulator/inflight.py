@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from emulator.billing import serverless_billed_ms
-from emulator.core import Assign, Cause
+from emulator.core import Assign
 from emulator.endpoints import Variant
 from emulator.errors import InvocationError
 from emulator.faults import Place
@@ -84,9 +84,8 @@ class Settling:
             self.future.set_result(None)
 
     def fail(self, live: Live, failure: EnvironmentFailed) -> None:
-        """The environment is gone, or everything ends."""
-        lost = failure.cause is Cause.CLOSED or self._missing(live)
-        if lost and not self.future.done():
+        """The environment is gone."""
+        if self._missing(live) and not self.future.done():
             self.future.set_exception(failure)
 
     def _missing(self, live: Live) -> bool:

@@ -280,6 +280,16 @@ def test_a_resize_waits_for_the_floor_and_for_no_cold_start() -> None:
     run(story)
 
 
+def test_a_floor_that_is_warm_already_is_not_waited_for() -> None:
+    async def story() -> None:
+        stage = await in_service(SERVERLESS, serverless())
+        await stage.live.resize(concurrency(4, 1))
+        assert stage.states == [("idle", True)]
+        await stage.live.close()
+
+    run(story)
+
+
 def test_a_close_ends_the_wait_for_a_resize() -> None:
     async def story() -> None:
         stage = await in_service()

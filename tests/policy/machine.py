@@ -98,14 +98,27 @@ class Machine(RuleBasedStateMachine):
             self.come_up(environment, together)
 
     def come_up(self, environment: int, together: int) -> None:
-        self.environments[environment].together = together
-        self.believe(self.policy.ready(self.now, environment, together), "ready", environment)
+        if self.still(environment, "starting"):
+            self.environments[environment].together = together
+            self.believe(self.policy.ready(self.now, environment, together), "ready", environment)
+
+    def finish(self, environment: int) -> None:
+        if self.still(environment, "busy"):
+            self.believe(self.policy.done(self.now, environment), "done", environment)
+
+    def still(self, environment: int, state: str) -> bool:
+        """Whether it is, once what is late has ended: after a resize, another may take the place of
+        that one, and it has to be clear who does before its own news."""
+        if len(self.environments) > self.most:
+            self.believe(self.policy.tick(self.now), "tick")
+        one = self.environments.get(environment)
+        return one is not None and one.state == state
 
     @rule(pick=PICKS, step=STEPS)
     def done(self, pick: int, step: int) -> None:
         if environment := self.pick("busy", pick=pick):
             self.pass_time(step)
-            self.believe(self.policy.done(self.now, environment), "done", environment)
+            self.finish(environment)
 
     @rule(pick=PICKS, step=STEPS, cause=CAUSES)
     def broken(self, pick: int, step: int, cause: Cause) -> None:
@@ -136,7 +149,7 @@ class Machine(RuleBasedStateMachine):
             for environment in self.those("starting"):
                 self.come_up(environment, together=4)
             for environment in self.those("busy"):
-                self.believe(self.policy.done(self.now, environment), "done", environment)
+                self.finish(environment)
         assert not self.those("starting", "busy")
         if len(self.environments) == self.most:  # or a request may wait for another try
             assert not self.open

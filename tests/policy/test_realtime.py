@@ -444,6 +444,16 @@ def test_an_instance_that_leaves_and_comes_back_is_billed_at_once() -> None:
     assert one.done(4, 2) == [Assign(4, 2)]
 
 
+def test_a_surplus_instance_that_has_died_is_not_held_against_a_new_one() -> None:
+    one = in_service(2, routing=LEAST)
+    one.arrive(0, 1, 2)
+    one.resize(1, Capacity(1))
+    one.broken(2, 2, Cause.DIED)
+    assert one.resize(3, Capacity(2)) == [Start(3)]
+    one.ready(4, 3)
+    assert one.broken(5, 3, Cause.DIED) == [Start(4)]  # its first failure
+
+
 def test_instances_that_do_not_start_can_be_put_back_and_are_never_billed() -> None:
     one = in_service(1)
     assert one.resize(1, Capacity(3)) == [Start(2), Start(3)]

@@ -1,0 +1,95 @@
+"""UpdateEndpointWeightsAndCapacities: what serves grows and shrinks, and no caller notices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.accounts import BREAKS, REALTIME, SERVERLESS, Account
+from tests.e2e.test_update import ECHO, Callers
+from tests.servers import archive, until
+
+
+def rescale(account: Account, **desired: Any) -> dict[str, Any]:
+    """Ask for it; the only variant's summary once it is settled."""
+    wanted = [{"VariantName": "AllTraffic", **desired}]
+    account.sagemaker.update_endpoint_weights_and_capacities(
+        EndpointName="one", DesiredWeightsAndCapacities=wanted
+    )
+    assert account.describe("one")["EndpointStatus"] in ("Updating", "InService")
+    described = account.settled("one")
+    assert described["EndpointStatus"] == "InService"
+    summary: dict[str, Any] = described["ProductionVariants"][0]
+    return {**summary, "FailureReason": described.get("FailureReason", "")}
+
+
+def environments(account: Account) -> list[dict[str, Any]]:
+    shown = account.server.client.get("/_emulator/endpoints").json()["endpoints"]
+    return [e for one in shown if one["region"] == account.region for e in one["environments"]]
+
+
+def hours(account: Account) -> float:
+    """The hours of instances that the endpoint is billed for."""
+    bill = account.server.client.get("/billing").json()["endpoints"]
+    return sum(
+        float(line["quantity"])
+        for one in bill
+        if one["name"] == "one" and one["region"] == account.region
+        for line in one["lines"]
+        if line["unit"] == "Hrs"
+    )
+
+
+def test_instances_come_and_go_under_load_and_the_bill_follows(
+    account: Account, tmp_path: Path
+) -> None:
+    account.deploy("one", REALTIME, url=f"file://{archive(tmp_path, ECHO)}")
+    callers = Callers(account, "one", 3)
+    with callers.calling():
+        assert rescale(account, DesiredInstanceCount=3)["CurrentInstanceCount"] == 3
+        assert len(environments(account)) == 3
+        assert rescale(account, DesiredInstanceCount=1)["CurrentInstanceCount"] == 1
+        until(lambda: len(environments(account)) == 1, "the others have answered and ended")
+    assert {status for status, _ in callers.answers} == {200}
+    before = hours(account)
+    for count in (2, 3, 1):
+        rescale(account, DesiredInstanceCount=count)
+        account.server.advance(3600)
+    assert hours(account) - before == pytest.approx(6, abs=1e-2)
+
+
+def test_what_does_not_come_up_is_taken_back(account: Account, tmp_path: Path) -> None:
+    flag = tmp_path / "broken"
+    script = f"import os\nif os.path.exists({str(flag)!r}):\n    {BREAKS}\n{ECHO}"
+    account.deploy("one", REALTIME, url=f"file://{archive(tmp_path, script)}")
+    callers = Callers(account, "one", 2)
+    with callers.calling():
+        flag.touch()
+        summary = rescale(account, DesiredInstanceCount=2)
+    assert "no use" in summary["FailureReason"]
+    assert (summary["CurrentInstanceCount"], len(environments(account))) == (1, 1)
+    assert {status for status, _ in callers.answers} == {200}
+
+
+def test_concurrency_changes_in_service(account: Account, tmp_path: Path) -> None:
+    account.deploy("one", SERVERLESS, url=f"file://{archive(tmp_path, ECHO)}")
+    update = {"MaxConcurrency": 6, "ProvisionedConcurrency": 2}
+    (old,) = environments(account)
+    summary = rescale(account, ServerlessUpdateConfig=update)
+    assert summary["CurrentServerlessConfig"] == {"MemorySizeInMB": 2048, **update}
+    grown = environments(account)
+    assert [(one["state"], one["provisioned"]) for one in grown] == [("idle", True)] * 2
+    assert old["pid"] in [one["pid"] for one in grown]  # it was warm
+    callers = Callers(account, "one", 6)
+    with callers.calling():
+        pass
+    assert {status for status, _ in callers.answers} == {200}
+    callers = Callers(account, "one", 6)
+    with callers.calling():
+        update = {"MaxConcurrency": 1, "ProvisionedConcurrency": 1}
+        rescale(account, ServerlessUpdateConfig=update)
+        until(lambda: len(environments(account)) == 1, "the others have answered and ended")
+    assert {status for status, _ in callers.answers} == {200, 400}
+    assert environments(account)[0]["provisioned"]
