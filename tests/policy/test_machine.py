@@ -112,7 +112,7 @@ class ServerlessMachine(Machine):
         if not (for_the_floor or self.worth_replacing(number)):
             assert for_a_request
             on_demand = sum(not one.provisioned for one in self.environments.values())
-            full = on_demand == self.most - self.held_to.provisioned_concurrency
+            full = on_demand >= self.most - self.held_to.provisioned_concurrency
             assert provisioned == full  # a vacant place of the floor comes last
 
     def worth_replacing(self, number: int) -> bool:
