@@ -7,11 +7,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PEERS := .venv-peers
+CLIENTS := .venv-clients
 PEERS_STAMP := $(PEERS)/.installed
 MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev serve test crash fuzz lint bench peers soak train clean
+.PHONY: help install dev serve test clients crash fuzz lint bench peers soak train clean
 
 help:  ## list what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -35,7 +36,11 @@ dev: $(DEV_STAMP)
 serve: install  ## run the server on port 8000 (PORT=8001 for another)
 	$(BIN)/lukewarm serve --port $(PORT)
 
+clients: dev  ## environments with the AWS clients that tests use
+	$(BIN)/python -m tests.clients.environments
+
 test: dev  ## run the tests
+	@$(MAKE) --no-print-directory clients || echo "The tests of these clients will fail."
 	$(BIN)/python -m pytest
 
 crash: dev  ## kill the server under load twenty times (make test: three times)
@@ -68,4 +73,4 @@ train: install  ## train the Fashion-MNIST model on the real data into ./trained
 	$(BIN)/python -m model.train --model-dir trained --litert trained-litert
 
 clean:  ## remove what was built
-	rm -rf $(VENV) $(PEERS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(CLIENTS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,73 @@
+"""A server by the wall clock, as clients are by theirs, and what they bring along."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clients.people import Person, person
+from tests.servers import ARTIFACTS, Server, predictions, sample, serving
+
+IMAGES = 10
+PRINTING = """
+def input_handler(data, context):
+    print("called", flush=True)
+    return data.read().decode()
+def output_handler(response, context):
+    return response.content, "application/json"
+"""
+Arriving = Callable[..., Person]
+
+
+@pytest.fixture(scope="session")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server by the wall clock."""
+    with serving(tmp_path_factory.mktemp("here")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def expected(here: Server) -> Any:
+    """What the model says of the images, float (10, 10)."""
+    images, labels = sample()
+    body = json.dumps({"instances": images[:IMAGES].tolist()}).encode()
+    found = predictions(here.invoke("fashion-mnist-realtime", body))
+    assert (found.argmax(axis=1) == labels[:IMAGES]).mean() >= 0.8
+    return found
+
+
+@pytest.fixture(scope="session")
+def luggage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the images as a request, `images.json`, and the model, `model.tar.gz`; with
+    a script that prints in `printing.tar.gz`."""
+    folder = tmp_path_factory.mktemp("luggage")
+    images, _ = sample()
+    (folder / "images.json").write_text(json.dumps({"instances": images[:IMAGES].tolist()}))
+    _pack(folder / "model.tar.gz")
+    _pack(folder / "printing.tar.gz", PRINTING)
+    return folder
+
+
+def _pack(path: Path, script: str = "") -> None:
+    with tarfile.open(path, "w:gz") as tar:
+        tar.add(ARTIFACTS / "fashion-mnist" / "1", "1")
+        if script:
+            member = tarfile.TarInfo("code/inference.py")
+            member.size = len(script)
+            tar.addfile(member, io.BytesIO(script.encode()))
+
+
+@pytest.fixture
+def arrive(tmp_path: Path, here: Server) -> Arriving:
+    """Makes somebody with a client of this name, and a home of their own."""
+
+    def somebody(client: str, **more: Any) -> Person:
+        return person(client, tmp_path / client, here, **more)
+
+    return somebody

@@ -1,0 +1,31 @@
+"""boto3 as it is, and as it was two years ago."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.clients.conftest import Arriving
+
+
+@pytest.mark.parametrize("client", ["boto3", "boto3-2024"])
+def test_an_endpoint_from_its_upload_to_its_end(
+    arrive: Arriving, luggage: Path, expected: Any, client: str
+) -> None:
+    done = arrive(client).runs("whole_life.py", str(luggage), f"life-of-{client}")
+    found = done.json
+    assert done.attempts == []
+    assert found["version"].startswith({"boto3": "1.44.", "boto3-2024": "1.35."}[client])
+    prefix = "arn:aws:sagemaker:eu-west-3:123456789012"
+    assert found["arns"] == [
+        f"{prefix}:model/life-of-{client}",
+        f"{prefix}:endpoint/life-of-{client}",
+    ]
+    assert {"fashion-mnist-realtime", f"life-of-{client}"} <= set(found["listed"])
+    assert found["tags"] == [{"Key": "stage", "Value": "test"}]
+    assert found["variant"] == "AllTraffic"
+    assert found["left"] == []
+    np.testing.assert_allclose(found["predictions"], expected, atol=1e-5)

@@ -1,0 +1,59 @@
+"""The SageMaker Python SDK, versions 2 and 3."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.clients.conftest import Arriving
+from tests.clients.people import BUCKET, HERE, Person, person
+from tests.servers import Server
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patient(
+    tmp_path_factory: pytest.TempPathFactory, here: Server, luggage: Path
+) -> Iterator[tuple[Person, subprocess.Popen[str]]]:
+    """Somebody who waits half a minute, as the SDK does, while the other tests run."""
+    somebody = person("sagemaker2", tmp_path_factory.mktemp("patient"), here)
+    process = somebody.begin(str(HERE / "scripts" / "sdk2.py"), str(luggage))
+    yield somebody, process
+    process.kill()
+    process.communicate()
+
+
+def test_version_3_by_its_resources(arrive: Arriving, luggage: Path, expected: Any) -> None:
+    done = arrive("sagemaker3").runs("sdk3.py", str(luggage))
+    assert done.attempts == []
+    assert done.json["left"] == []
+    for kind in ("realtime", "serverless"):
+        np.testing.assert_allclose(done.json[kind], expected, atol=1e-5)
+
+
+def test_version_2_deploys_serverless_scripts_and_plain_models(
+    arrive: Arriving, luggage: Path, expected: Any
+) -> None:
+    done = arrive("sagemaker2").runs("sdk2_more.py", str(luggage))
+    assert done.attempts == []
+    np.testing.assert_allclose(done.json["serverless"], expected, atol=1e-5)
+    np.testing.assert_allclose(done.json["plain"], expected, atol=1e-5)
+    assert done.json["script"] == expected.argmax(axis=1).tolist()
+    assert done.json["sklearn"] == {"sum": 6.5, "files": ["1", "code"]}
+
+
+def test_version_2_deploys_as_its_documents_have_it(
+    patient: tuple[Person, subprocess.Popen[str]], expected: Any
+) -> None:
+    somebody, process = patient
+    done = somebody.end(process)
+    assert done.attempts == []
+    assert done.json["version"].startswith("2.")
+    assert done.json["bucket"] == BUCKET
+    assert done.json["uploaded"] == f"s3://{BUCKET}/by-hand/model.tar.gz"
+    assert done.json["status"] == "InService"
+    np.testing.assert_allclose(done.json["predictions"], expected, atol=1e-5)
