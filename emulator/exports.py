@@ -33,6 +33,9 @@ def variables(url: str, region: str, key_id: str, secret: str, sdk_config: str) 
         "AWS_EC2_METADATA_DISABLED": "true",
         "SAGEMAKER_USER_CONFIG_OVERRIDE": sdk_config,
         "SAGEMAKER_ADMIN_CONFIG_OVERRIDE": sdk_config,
+        # Version 3 of the SDK reads a role and its trust policy from IAM before it uses it; here
+        # any role is taken, whether it has been made or not.
+        "SAGEMAKER_VALIDATE_ROLE": "false",
     }
 
 

@@ -33,11 +33,43 @@ def _autoscaling() -> None:
     models.ScalableDimensionValueSet = responses.ScalableDimensionValueSet = dimensions
 
 
+def _iam() -> None:
+    """Nobody's permissions are looked at here, so whatever is asked about is allowed: version 3 of
+    the SageMaker SDK asks about a role before it uses it."""
+    from moto.core.responses import ActionResult
+    from moto.iam.responses import IamResponse
+
+    def simulate_principal_policy(self: Any) -> Any:
+        given = {"EvalDecision": "allowed", "EvalResourceName": "*", "MatchedStatements": []}
+        actions = self._get_param("ActionNames", [])
+        results = [{"EvalActionName": action, **given} for action in actions]
+        return ActionResult({"EvaluationResults": results, "IsTruncated": False})
+
+    IamResponse.simulate_principal_policy = simulate_principal_policy
+
+
 def _sns() -> None:
     """Notifications go to this machine or nowhere."""
     from moto.sns import models
 
     models.requests = SimpleNamespace(post=_post_here)
+
+
+def _sts() -> None:
+    """Who signs with keys that IAM has not given is the account's root, as an ARN of AWS has it."""
+    from moto.sts.models import STSBackend
+
+    found = STSBackend.get_caller_identity
+    if found.__module__ == __name__:
+        return
+
+    def get_caller_identity(self: Any, key_id: str, region: str) -> tuple[str, str, str]:
+        who, arn, account = found(self, key_id, region)
+        if not arn.endswith(":user/moto"):
+            return who, arn, account
+        return account, f"{arn.rpartition(':sts:')[0]}:iam::{account}:root", account
+
+    STSBackend.get_caller_identity = get_caller_identity
 
 
 def _post_here(url: str, **given: Any) -> Any:
@@ -68,6 +100,8 @@ class Forgetful(list[Any]):
 
 _MENDED: dict[str, Callable[[], None]] = {
     "applicationautoscaling": _autoscaling,
+    "iam": _iam,
     "logs": _logs,
     "sns": _sns,
+    "sts": _sts,
 }

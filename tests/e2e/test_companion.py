@@ -39,6 +39,7 @@ def test_an_access_key_of_twelve_digits_is_the_account_and_any_other_the_servers
     identity = client(server, "sts").get_caller_identity()
     assert identity["Account"] == ACCOUNT
     assert client(server, "sts", "test").get_caller_identity()["Account"] == "123456789012"
+    assert (identity["UserId"], identity["Arn"]) == (ACCOUNT, f"arn:aws:iam::{ACCOUNT}:root")
 
 
 def test_objects_come_back_as_they_were_put(server: Server, bucket: str) -> None:
@@ -111,6 +112,17 @@ def test_notifications_reach_a_queue(server: Server) -> None:
     sns.publish(TopicArn=topic, Message="done")
     (message,) = sqs.receive_message(QueueUrl=queue)["Messages"]
     assert json.loads(message["Body"])["Message"] == "done"
+
+
+def test_every_role_is_allowed_everything(server: Server) -> None:
+    iam = client(server, "iam")
+    actions = ["sagemaker:CreateModel", "s3:GetObject"]
+    pages = iam.get_paginator("simulate_principal_policy").paginate(
+        PolicySourceArn=f"arn:aws:iam::{ACCOUNT}:role/anybody", ActionNames=actions
+    )
+    results = [result for page in pages for result in page["EvaluationResults"]]
+    decided = {result["EvalActionName"]: result["EvalDecision"] for result in results}
+    assert decided == dict.fromkeys(actions, "allowed")
 
 
 def test_other_services_and_regions(server: Server) -> None:
