@@ -37,6 +37,7 @@ Url = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Name = Annotated[str, typer.Argument(help="The endpoint's name.")]
+Account = Annotated[str, typer.Option(help="The endpoint's account; else the server's own.")]
 Region = Annotated[str, typer.Option(help="The endpoint's region; else the server's own.")]
 
 
@@ -121,6 +122,7 @@ def invoke(
     accept: Annotated[str, typer.Option(help="The type that is asked for.")] = "",
     variant: Annotated[str, typer.Option(help="The variant to invoke.")] = "",
     region: Region = "",
+    account: Account = "",
     url: Url = "",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the answer and its headers as JSON.")
@@ -137,7 +139,11 @@ def invoke(
         given = {member: value for member, value in given.items() if value}
         try:
             answer = server.invoke(
-                region or about["region"], about["account"], name, Body=_body(file), **given
+                region or about["region"],
+                account or about["account"],
+                name,
+                Body=_body(file),
+                **given,
             )
         except ClientError as error:
             said = error.response["Error"]

@@ -10,10 +10,12 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from emulator.errors import SerializationException, ValidationException
 
+TOLD = 50  # violations in one message
 SHOWN = 512  # characters of a value in a message
 MATCHED = 8192  # a longer text is told by its length alone
 INT32, INT64 = 1 << 31, 1 << 63
@@ -172,7 +174,7 @@ def checked(shape: Structure, value: Any) -> dict[str, Any]:
     every constraint that is broken, for a value that may not be.
     """
     read = shape.read(value, "")
-    broken = list(_violations(shape, read, ""))
+    broken = list(islice(_violations(shape, read, ""), TOLD))
     if broken:
         number = f"{len(broken)} validation error{'' if len(broken) == 1 else 's'} detected: "
         raise ValidationException(number + "; ".join(broken))

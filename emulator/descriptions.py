@@ -62,6 +62,8 @@ def endpoint(
     if made_from:
         kept = set(members) - {"ProductionVariants"}
         described |= _given(made_from.request, kept - described.keys())
+        if capture := described.get("DataCaptureConfig"):
+            described["DataCaptureConfig"] = _capture(capture)
     if record.status in SERVING or record.status is Status.DELETING:
         described["ProductionVariants"] = _variants(record)
     if record.failure_reason:
@@ -93,7 +95,7 @@ def tags(given: Tags) -> list[dict[str, str]]:
 def _variants(record: Endpoint) -> list[dict[str, Any]]:
     """What serves, and, while it is being rescaled, what is wanted of it."""
     target = record.target
-    rescaled = target is not None and target.config == record.current.config
+    rescaled = target is not None and target.rescales(record.current)
     summaries = []
     for deployed in record.current.variants:
         wanted = target.named(deployed.variant.name) if target and rescaled else None
@@ -141,6 +143,17 @@ def _pending(record: Endpoint) -> dict[str, Any]:
         "EndpointConfigName": deployment.config,
         "ProductionVariants": variants,
         "StartTime": _seconds(record.modified),
+    }
+
+
+def _capture(config: Request) -> dict[str, Any]:
+    """`DataCaptureConfigSummary`: nothing is captured here."""
+    return {
+        "EnableCapture": config.get("EnableCapture", False),
+        "CaptureStatus": "Stopped",
+        "CurrentSamplingPercentage": config["InitialSamplingPercentage"],
+        "DestinationS3Uri": config["DestinationS3Uri"],
+        "KmsKeyId": config.get("KmsKeyId", ""),
     }
 
 

@@ -177,6 +177,14 @@ class Deployment:
     def serverless(self) -> bool:
         return any(one.variant.serverless for one in self.variants)
 
+    def rescales(self, other: Deployment) -> bool:
+        """Whether it is the other one with other weights and capacities."""
+        return self.config == other.config and self._models == other._models
+
+    @property
+    def _models(self) -> list[tuple[str, str]]:
+        return [(one.variant.name, one.directory) for one in self.variants]
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -222,6 +230,10 @@ def variant_from(given: Request) -> Variant:
         )
     if "InstanceType" in given:
         routing = (given.get("RoutingConfig") or {}).get("RoutingStrategy", Routing.RANDOM)
+        if routing not in set(Routing):
+            raise ValidationException(
+                f"RoutingStrategy {routing} is not hosted here; use {' or '.join(Routing)}."
+            )
         instances = InstanceConfig(
             given["InstanceType"],
             given.get("InitialInstanceCount", 0),

@@ -31,11 +31,12 @@ Failure = tuple[LiveVariant, EnvironmentFailed]
 
 @dataclass(slots=True)
 class Fleet:
-    """Live variants by name, and what each runs on."""
+    """Live variants by name, what each runs on, and where their models are."""
 
     variants: dict[str, LiveVariant] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     draw: Draw = field(default_factory=lambda: Draw(0))
+    directories: frozenset[str] = frozenset()
 
     def choose(self) -> LiveVariant:
         """The variant that takes the next request."""
@@ -82,7 +83,8 @@ class Fleets:
         """A fleet for models that are here, not launched yet. Settles what each variant runs on;
         does not wait where TensorFlow is to run everything. Raises SetupError for a container that
         is not served here."""
-        fleet = Fleet(draw=Draw(self._config.seed))
+        directories = frozenset(one.directory for one in deployment.variants)
+        fleet = Fleet(draw=Draw(self._config.seed), directories=directories)
         for one in deployment.variants:
             outcome = await self._outcome(key, one)
             fleet.outcomes[one.variant.name] = outcome

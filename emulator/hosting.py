@@ -135,7 +135,7 @@ class Hosting:
     async def close(self) -> None:
         """Stop every environment and reject what is still in flight; the server before us has
         waited for answers."""
-        self._lifecycle.cancel()
+        await self._lifecycle.cancel()
         await self._conversions.close()
         await _close(self.hosted)
         await self._journal.drain()
@@ -164,9 +164,9 @@ class Hosting:
         async with self._changing:
             while self._reserved:  # creations that are copying their models
                 await asyncio.sleep(0.01)
-            self._lifecycle.cancel()
             gone = self.hosted
             self._endpoints.clear()  # from now on nobody finds them
+            await self._lifecycle.cancel()
             await _close(gone)
             await self._journal.drain()
             for hosted in gone:
@@ -282,15 +282,17 @@ class Hosting:
         self._check_bundle(key, variants, sources)
         self._reserved[key] = tuple(variants)
         try:
-            records, deployment = self._bundle(key, variants, sources)
-            copied = [
-                replace(one, directory=str(await self._copies.obtain(one.container, self.home)))
-                for one in deployment.variants
-            ]
-            deployment = replace(deployment, variants=tuple(copied))
-            now = self.clock.now()
-            record = Endpoint(key, now, now, deployment)
-            self._lifecycle.create(record, *records)
+            with self._lifecycle.copying():
+                records, deployment = self._bundle(key, variants, sources)
+                copied = [
+                    replace(one, directory=str(await self._copies.obtain(one.container, self.home)))
+                    for one in deployment.variants
+                ]
+                self._check_unbundled(key, sources)  # what has come meanwhile
+                deployment = replace(deployment, variants=tuple(copied))
+                now = self.clock.now()
+                record = Endpoint(key, now, now, deployment)
+                self._lifecycle.create(record, *records)
             return record
         finally:
             del self._reserved[key]
@@ -308,6 +310,10 @@ class Hosting:
             if variant.model not in sources:
                 self.registry.find(Model, Key(key.home, variant.model))
         endpoints.check_quotas(variants, self._held(key), self._quotas())
+        self._check_unbundled(key, sources)
+
+    def _check_unbundled(self, key: Key, sources: Sources) -> None:
+        """Raises ValidationException for names that somebody else's records have."""
         config = self.registry.get(EndpointConfig, key)
         models = [self.registry.get(Model, Key(key.home, name)) for name in sources]
         for record in (config, *models):

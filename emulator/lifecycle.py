@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from emulator import faults
 from emulator.address import Home, Key
@@ -35,12 +37,14 @@ RETRY_S = 1.0  # between attempts to write what has to be written
 
 @dataclass(slots=True)
 class Hosted:
-    """An endpoint and what runs for it: the fleet that serves, and the one of an update."""
+    """An endpoint and what runs for it: the fleet that serves, the one of an update, and those that
+    still answer what they had in flight when another took over."""
 
     key: Key
     registry: Registry
     fleet: Fleet = field(default_factory=Fleet)
     coming: Fleet | None = None
+    leaving: list[Fleet] = field(default_factory=list)
     ready: bool = False
     work: asyncio.Task[None] | None = None  # what is being done to it
 
@@ -55,7 +59,7 @@ class Hosted:
 
     @property
     def fleets(self) -> list[Fleet]:
-        return [self.fleet, self.coming] if self.coming else [self.fleet]
+        return [self.fleet, *([self.coming] if self.coming else []), *self.leaving]
 
     @property
     def settled(self) -> bool:
@@ -107,39 +111,61 @@ class Lifecycle:
 
     def update(self, hosted: Hosted, target: Deployment, options: Request | None) -> None:
         """Have another deployment take over, as soon as it is in service."""
-        record = replace(hosted.record, target=target, deployment_config=options)
-        self._turn(hosted, Status.UPDATING, record=record)
+        self._turn(hosted, Status.UPDATING, target=target, deployment_config=options)
         self._begin(hosted, self._update(hosted))
 
     def rescale(self, hosted: Hosted, target: Deployment) -> None:
         """Change weights and capacities of what serves, without another fleet."""
-        self._turn(hosted, Status.UPDATING, record=replace(hosted.record, target=target))
+        self._turn(hosted, Status.UPDATING, target=target)
         self._begin(hosted, self._rescale(hosted))
 
     def delete(self, hosted: Hosted, others: Others = tuple) -> None:
         """Take an endpoint out of service and forget it, and then what `others` names."""
-        if hosted.record.status is not Status.DELETING:
-            self._turn(hosted, Status.DELETING)
-            if hosted.work:  # it may still be coming back after a restart
-                hosted.work.cancel()
-            self._begin(hosted, self._take_down(hosted, others))
+        working = hosted.work and not hosted.work.done()
+        if hosted.record.status is Status.DELETING and working:
+            return
+        self._turn(hosted, Status.DELETING)
+        if hosted.work:  # it may still be coming back after a restart, or letting an old fleet end
+            hosted.work.cancel()
+        self._begin(hosted, self._take_down(hosted, others))
 
-    def cancel(self) -> None:
+    async def cancel(self) -> None:
         """Leave everything where it is."""
-        for task in tuple(self._tasks):
+        tasks = tuple(self._tasks)
+        for task in tasks:
             task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    @contextmanager
+    def copying(self) -> Iterator[None]:
+        """While copies are made that no record names yet, none is removed."""
+        self._copying += 1
+        try:
+            yield
+        finally:
+            self._copying -= 1
 
     async def clean(self, gone: Key | None = None) -> None:
         """Remove the copies of models that nothing runs but the endpoint that is gone."""
         if not self._copying:
+            running = [
+                fleet.directories
+                for key, hosted in self.hosted.items()
+                for fleet in hosted.fleets
+                if key != gone
+            ]
             deployments = [
                 deployment
                 for record in self._registry.all(Endpoint)
                 for deployment in (record.current, record.target)
                 if deployment and record.key != gone
             ]
-            used = [one.directory for each in deployments for one in each.variants]
-            await self._copies.keep(used)
+            used = {one.directory for each in deployments for one in each.variants}
+            try:
+                await self._copies.keep(used.union(*running))
+            except OSError as error:
+                log.error("Copies of models that nothing runs could not be removed: %s.", error)
 
     # -- operations ---------------------------------------------------------------------------
 
@@ -169,18 +195,22 @@ class Lifecycle:
     async def _bring_back(self, hosted: Hosted) -> None:
         """A restart of the server: real-time instances load again, serverless ones are cold.
 
-        An instance that does not come up is tried again by its policy; the endpoint stays. An
-        update that was cut short is made once more; a rescaled fleet starts with its new size.
+        An instance that does not come up is tried again by its policy; the endpoint stays, also
+        without its model, for the next start. An update that was cut short is made once more; a
+        fleet that was being rescaled starts with its new size.
         """
         record = hosted.record
-        if record.target and _same_models(record.current, record.target):
-            moved = replace(record, current=record.target, target=None)
-            await self._persist(lambda: self._turn(hosted, Status.IN_SERVICE, record=moved))
+        target = record.target if record.status is Status.UPDATING else None
+        if target and target.rescales(record.current):
+            await self._persist(
+                lambda: self._turn(hosted, Status.IN_SERVICE, current=target, target=None)
+            )
         try:
             await self._copy(hosted)
             hosted.fleet = await self._fleets.make(hosted.key, hosted.record.current)
         except SetupError as error:
-            await self._fail(hosted, str(error))
+            log.error("%s did not come back: %s", hosted.key.name, error)
+            hosted.ready = True
             return
         hosted.fleet.meter()
         failure = await hosted.fleet.launch(warm=False)
@@ -211,14 +241,16 @@ class Lifecycle:
         if failure is not None:
             await self._roll_back(hosted, _reason(failure))
             return
-        old = hosted.fleet
-        record = replace(hosted.record, current=target, target=None)
-        await self._persist(lambda: self._turn(hosted, Status.IN_SERVICE, record=record))
-        hosted.fleet, hosted.coming, hosted.ready = coming, None, True
+        await self._persist(
+            lambda: self._turn(hosted, Status.IN_SERVICE, current=target, target=None)
+        )
+        old, hosted.fleet, hosted.coming, hosted.ready = hosted.fleet, coming, None, True
+        hosted.leaving.append(old)
         retired = old.retire()  # its meters end before those of the same names begin
         coming.meter()
         await retired
         await old.close()
+        hosted.leaving.remove(old)
         await self.clean()
 
     async def _rescale(self, hosted: Hosted) -> None:
@@ -233,8 +265,9 @@ class Lifecycle:
             await self._persist(lambda: self._turn(hosted, Status.ROLLING_BACK, reason))
             await self._take_back(hosted, record.current, reason)
             return
-        done = replace(record, current=target, target=None)
-        await self._persist(lambda: self._turn(hosted, Status.IN_SERVICE, record=done))
+        await self._persist(
+            lambda: self._turn(hosted, Status.IN_SERVICE, current=target, target=None)
+        )
 
     async def _resize(self, hosted: Hosted, deployment: Deployment) -> None:
         """Raises EnvironmentFailed if one of the variants cannot become as large as it should."""
@@ -253,8 +286,7 @@ class Lifecycle:
         except EnvironmentFailed as failed:
             log.error("%s could not be rolled back: %s", hosted.key.name, failed.message)
             status = Status.UPDATE_ROLLBACK_FAILED
-        back = replace(hosted.record, target=None)
-        await self._persist(lambda: self._turn(hosted, status, reason, back))
+        await self._persist(lambda: self._turn(hosted, status, reason, target=None))
 
     async def _roll_back(self, hosted: Hosted, reason: str) -> None:
         """Go on with the fleet that served all the time."""
@@ -263,14 +295,13 @@ class Lifecycle:
         coming, hosted.coming = hosted.coming, None
         if coming:
             await coming.close()
-        back = replace(hosted.record, target=None)
-        await self._persist(lambda: self._turn(hosted, Status.IN_SERVICE, reason, back))
+        await self._persist(lambda: self._turn(hosted, Status.IN_SERVICE, reason, target=None))
         await self.clean()
 
     async def _take_down(self, hosted: Hosted, others: Others) -> None:
         for fleet in hosted.fleets:
             await fleet.close()
-        hosted.fleet, hosted.coming = Fleet(), None
+        hosted.fleet, hosted.coming, hosted.leaving = Fleet(), None, []
         await self._forgotten(hosted.key)
         await self.clean(hosted.key)
         await self._persist(lambda: self._remove(hosted))
@@ -287,30 +318,26 @@ class Lifecycle:
         SetupError."""
         record = hosted.record
         deployment = record.target if coming and record.target else record.current
-        self._copying += 1
-        try:
+        with self.copying():
             variants = await asyncio.gather(
                 *(self._copied(one, hosted.key.home) for one in deployment.variants)
             )
             if variants == list(deployment.variants):
                 return
             copied = replace(deployment, variants=tuple(variants))
-            changed = replace(record, target=copied) if coming else replace(record, current=copied)
-            await self._persist(lambda: self._registry.put(changed))
-        finally:
-            self._copying -= 1
+            change: dict[str, Any] = {"target": copied} if coming else {"current": copied}
+            await self._persist(lambda: self._registry.put(replace(hosted.record, **change)))
 
     async def _copied(self, one: Deployed, home: Home) -> Deployed:
         if one.directory and Path(one.directory).is_dir():
             return one
         return replace(one, directory=str(await self._copies.obtain(one.container, home)))
 
-    def _turn(
-        self, hosted: Hosted, status: Status, reason: str = "", record: Endpoint | None = None
-    ) -> None:
-        """Change the status, and the rest of the record with it. Raises sqlite3.Error if that
+    def _turn(self, hosted: Hosted, status: Status, reason: str = "", **changes: Any) -> None:
+        """Change the status, and these members of the record with it. Raises sqlite3.Error if that
         cannot be kept."""
-        self._registry.put((record or hosted.record).turned(status, self._clock.now(), reason))
+        record = replace(hosted.record, **changes)
+        self._registry.put(record.turned(status, self._clock.now(), reason))
         log.info("%s is %s.", hosted.key.name, status.value)
 
     async def _persist(self, work: Callable[[], None]) -> None:
@@ -345,10 +372,3 @@ class Lifecycle:
 def _reason(failure: Failure) -> str:
     variant, failed = failure
     return faults.creation_failure(variant.place, failed.cause, failed.message)
-
-
-def _same_models(current: Deployment, target: Deployment) -> bool:
-    """Whether the one is the other with other weights and capacities."""
-    return current.config == target.config and [
-        (one.variant.name, one.directory) for one in current.variants
-    ] == [(one.variant.name, one.directory) for one in target.variants]

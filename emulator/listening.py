@@ -49,7 +49,7 @@ def _url(host: str, port: int) -> str:
     """By address where that can be: clients of S3 put a bucket's name before any other host's."""
     if not port:  # the system chooses one, after the application has been started
         return ""
-    if host in ("", "0.0.0.0", "localhost"):  # all of them lead to this one
+    if host in ("", "0.0.0.0", "::", "localhost"):  # all of them lead to this one
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

@@ -30,6 +30,9 @@ class Entry:
     status: str = ""
 
 
+_LIKE = Entry("", 0)  # for the types of what entries are sorted by
+
+
 def page(
     entries: Iterable[Entry], wanted: Mapping[str, Any], size: int = PAGE
 ) -> tuple[list[Entry], str | None]:
@@ -41,11 +44,11 @@ def page(
     descending = wanted.get("SortOrder", "Descending") == "Descending"
     found = sorted(filter(_matching(wanted), entries), key=order, reverse=descending)
     if token := wanted.get("NextToken"):
-        last = _read(token)
+        last = _read(token, _order(wanted), order(_LIKE))
         found = [one for one in found if (order(one) < last) == descending and order(one) != last]
     size = wanted.get("MaxResults", size)
     given = found[:size]
-    return given, _token(order(given[-1])) if len(found) > size else None
+    return given, _token(_order(wanted), order(given[-1])) if len(found) > size else None
 
 
 def _matching(wanted: Mapping[str, Any]) -> Callable[[Entry], bool]:
@@ -79,15 +82,23 @@ _SORTED: Mapping[str, Callable[[Entry], tuple[Any, ...]]] = {
 }
 
 
-def _token(place: tuple[Any, ...]) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps(place)).decode()
+def _order(wanted: Mapping[str, Any]) -> str:
+    return f"{wanted.get('SortBy', '')} {wanted.get('SortOrder', '')}"
 
 
-def _read(token: str) -> tuple[Any, ...]:
+def _token(order: str, place: tuple[Any, ...]) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps([order, *place])).decode()
+
+
+def _read(token: str, order: str, like: tuple[Any, ...]) -> tuple[Any, ...]:
     try:
         read = orjson.loads(base64.urlsafe_b64decode(token))
-        if not isinstance(read, list):
+        if not isinstance(read, list) or [*map(type, read)] != [str, *map(type, like)]:
+            raise ValueError
+        if read[0] != order:
             raise ValueError
     except (ValueError, binascii.Error):
-        raise ValidationException(f"The NextToken {token[:80]!r} is none of this list.") from None
-    return tuple(read)
+        raise ValidationException(
+            f"The NextToken {token[:80]!r} is none of a list in this order."
+        ) from None
+    return tuple(read[1:])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
 
-from tests.accounts import Account
+from tests.accounts import REGION, Account
 from tests.servers import Server, serving
 
 
@@ -28,13 +29,13 @@ def name(request: pytest.FixtureRequest, server: Server) -> Iterator[str]:
         server.delete(own)
 
 
-_REGIONS = iter(f"us-test-{number}" for number in range(1, 99))
+_ACCOUNTS = itertools.count(100_000_000_001)
 
 
 @pytest.fixture
 def account(server: Server) -> Iterator[Account]:
-    """A region of the test's own, so that names and quotas are its own, too."""
-    own = Account(server, next(_REGIONS))
+    """An account of the test's own, so that names and quotas are its own, too."""
+    own = Account(server, REGION, str(next(_ACCOUNTS)))
     yield own
     for one in own.sagemaker.list_endpoints(MaxResults=100)["Endpoints"]:
         name = one["EndpointName"]

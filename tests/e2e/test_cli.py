@@ -87,14 +87,16 @@ def test_env_for_an_address(line: Line) -> None:
 
 
 def test_endpoints_of_all_regions_are_listed(line: Line, account: Account) -> None:
-    account.deploy("faraway", SERVERLESS)
+    elsewhere = Account(account.server, "us-east-1", account.account)
+    elsewhere.deploy("faraway", SERVERLESS)
     text = line.said("endpoints")
     assert REALTIME in text
     (row,) = [row for row in text.splitlines() if row.startswith("faraway")]
-    assert account.region in row
+    assert "us-east-1" in row
     assert "InService" in row
     listed = json.loads(line.said("endpoints", "--json"))["endpoints"]
     assert {"faraway", REALTIME, SHIPPED} <= {one["name"] for one in listed}
+    elsewhere.delete("faraway")
 
 
 def test_invoke_prints_the_answer_and_what_it_took(line: Line, account: Account) -> None:
@@ -102,7 +104,7 @@ def test_invoke_prints_the_answer_and_what_it_took(line: Line, account: Account)
     assert len(json.loads(done.stdout)["predictions"][0]) == 10
     assert "ms billed" in done.stderr
     account.deploy("there", SERVERLESS)
-    given = ("invoke", "there", "--file", str(SNEAKER), "--region", account.region, "--json")
+    given = ("invoke", "there", "--file", str(SNEAKER), "--account", account.account, "--json")
     answer = json.loads(line.said(*given))
     assert answer["headers"]["x-amzn-invoked-production-variant"] == "AllTraffic"
     assert len(json.loads(answer["body"])["predictions"][0]) == 10

@@ -96,7 +96,7 @@ def test_what_is_described_is_what_was_given_and_nothing_empty(account: Account)
 
 def test_regions_and_accounts_do_not_see_each_other(server: Server, account: Account) -> None:
     account.model("m")
-    other_region = Account(server, "us-other-1")
+    other_region = Account(server, "us-other-1", account.account)
     other_account = Account(server, account.region, "999999999999")
     for other in (other_region, other_account):
         assert other.sagemaker.list_models()["Models"] == []
@@ -172,9 +172,13 @@ def test_lists_are_paged_sorted_and_filtered(server: Server, account: Account) -
     after = sagemaker.list_models(CreationTimeAfter=middle, MaxResults=100)["Models"]
     before = sagemaker.list_models(CreationTimeBefore=middle, MaxResults=100)["Models"]
     assert (len(after), len(before)) == (13, 12)
-    code_, message = refusal(lambda: sagemaker.list_models(NextToken="bm9uZQ=="))
-    assert code_ == "ValidationException"
-    assert "NextToken" in message
+    for nonsense in ("bm9uZQ==", "WyJhIl0=", "!", first["NextToken"][:-4]):
+        for order in ("Name", "CreationTime"):
+            wrong = partial(sagemaker.list_models, NextToken=nonsense, SortBy=order)
+            code_, message = refusal(wrong)
+            assert (code_, "NextToken" in message) == ("ValidationException", True)
+    other_order = partial(sagemaker.list_models, NextToken=first["NextToken"], SortBy="Name")
+    assert refusal(other_order)[0] == "ValidationException"
     # What comes and goes between two pages neither repeats nor hides an entry.
     page = sagemaker.list_models(SortBy="Name", SortOrder="Ascending", MaxResults=5)
     sagemaker.delete_model(ModelName="m02")
@@ -279,6 +283,10 @@ def test_names_that_are_taken_and_names_of_nothing(account: Account) -> None:
             "at most MaxConcurrency",
         ),
         ([SERVERLESS, REALTIME], "no other variant"),
+        (
+            [{**REALTIME, "RoutingConfig": {"RoutingStrategy": "KV_AWARE"}}],
+            "KV_AWARE is not hosted",
+        ),
         ([{"InstanceType": "ml.m5.large"}], "instance count 0"),
     ],
 )
@@ -333,7 +341,7 @@ def test_of_many_creates_of_one_name_exactly_one_wins(account: Account) -> None:
     start = threading.Barrier(8)
 
     def create(_: int) -> str:
-        own = Account(account.server, account.region)
+        own = Account(account.server, account.region, account.account)
         start.wait(30)
         try:
             own.endpoint("m")
@@ -417,8 +425,8 @@ def test_what_is_missing_is_said(account: Account, image: str, url: str, said: s
 def test_an_archive_in_s3_is_served_and_a_missing_one_is_refused(
     account: Account, tmp_path: Path
 ) -> None:
-    s3 = client(account.server, "s3", ACCOUNT, account.region)
-    bucket = f"models-{account.region}"
+    s3 = client(account.server, "s3", account.account, account.region)
+    bucket = f"models-{account.account}"
     s3.create_bucket(
         Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": account.region}
     )
@@ -506,6 +514,13 @@ def test_a_body_that_is_not_what_the_operation_takes(
     assert answer.status_code == 400
     assert answer.json()["__type"] == "SerializationException"
     assert said in answer.json()["message"]
+
+
+def test_a_message_stays_short_whatever_is_wrong(server: Server) -> None:
+    body = json.dumps({"ModelName": "m", "Tags": [{}] * 200_000}).encode()
+    answer = post(server, "SageMaker.CreateModel", body)
+    assert answer.json()["message"].startswith("50 validation errors detected: ")
+    assert len(answer.content) < 50_000
 
 
 def test_a_body_of_50_mb_is_refused_and_the_server_goes_on(server: Server) -> None:

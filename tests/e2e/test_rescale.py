@@ -27,7 +27,7 @@ def rescale(account: Account, **desired: Any) -> dict[str, Any]:
 
 def environments(account: Account) -> list[dict[str, Any]]:
     shown = account.server.client.get("/_emulator/endpoints").json()["endpoints"]
-    return [e for one in shown if one["region"] == account.region for e in one["environments"]]
+    return [e for one in shown if one["account"] == account.account for e in one["environments"]]
 
 
 def hours(account: Account) -> float:
@@ -36,7 +36,7 @@ def hours(account: Account) -> float:
     return sum(
         float(line["quantity"])
         for one in bill
-        if one["name"] == "one" and one["region"] == account.region
+        if one["name"] == "one" and one["account"] == account.account
         for line in one["lines"]
         if line["unit"] == "Hrs"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 from collections import Counter
@@ -14,7 +15,7 @@ import pytest
 
 from tests.accounts import BREAKS, REALTIME, REGION, SERVERLESS, Account, refusal
 from tests.aws import scope_of
-from tests.servers import JSON, SNEAKER, archive, serving, until
+from tests.servers import ARTIFACTS, JSON, SNEAKER, alive, archive, serving, until
 
 ECHO = """
 import json, time
@@ -94,7 +95,7 @@ def test_not_one_request_fails_while_another_model_takes_over(
     assert said[0] == '"old"'
     assert said[-1] == '"new"'
     shown = account.server.client.get("/_emulator/endpoints").json()["endpoints"]
-    (own,) = [one for one in shown if one["region"] == account.region]
+    (own,) = [one for one in shown if one["account"] == account.account]
     until(
         lambda: len({e["pid"] for e in _environments(account)}) <= 2,
         "the old fleet's environments are gone",
@@ -104,7 +105,7 @@ def test_not_one_request_fails_while_another_model_takes_over(
 
 def _environments(account: Account) -> list[dict[str, object]]:
     shown = account.server.client.get("/_emulator/endpoints").json()["endpoints"]
-    return [e for one in shown if one["region"] == account.region for e in one["environments"]]
+    return [e for one in shown if one["account"] == account.account for e in one["environments"]]
 
 
 @pytest.mark.parametrize("how", ["breaks", "missing"])
@@ -159,7 +160,7 @@ def test_the_bill_follows_the_fleet_that_serves(account: Account) -> None:
     hours = {
         line["usage_type"].partition(":")[2]: float(line["quantity"])
         for one in server.client.get("/billing").json()["endpoints"]
-        if one["name"] == "billed" and one["region"] == account.region
+        if one["name"] == "billed" and one["account"] == account.account
         for line in one["lines"]
         if line["unit"] == "Hrs"
     }
@@ -213,6 +214,84 @@ def test_a_slow_answer_of_the_old_fleet_is_waited_for(account: Account, tmp_path
     assert answers == [(200, '"slow"')]
 
 
+READS = """
+import json, os, time
+def handler(data, context):
+    data.read()
+    time.sleep(3)
+    with open(os.path.join(os.path.dirname(__file__), "word.txt")) as file:
+        return json.dumps(file.read()), "application/json"
+"""
+
+
+def _reading(folder: Path) -> str:
+    """A model whose answer takes three seconds and then needs a file of its archive."""
+    model = folder / "reading"
+    shutil.copytree(ARTIFACTS / "fashion-mnist", model)
+    (model / "code").mkdir()
+    (model / "code" / "inference.py").write_text(READS)
+    (model / "code" / "word.txt").write_text("old")
+    return f"file://{model}"
+
+
+@pytest.fixture
+def leaving(account: Account, tmp_path: Path) -> Iterator[tuple[threading.Thread, list[object]]]:
+    """The endpoint `one`, in service with another model, while its old fleet is at an answer."""
+    account.deploy("one", SERVERLESS, url=_reading(tmp_path))
+    account.model("two", words(tmp_path, "new")["new"])
+    account.config("two", SERVERLESS)
+    answers: list[object] = []
+    asking = threading.Thread(target=lambda: answers.append(_raw(account, "one")))
+    asking.start()
+    until(lambda: any(e["state"] == "busy" for e in _environments(account)), "it is being asked")
+    account.sagemaker.update_endpoint(EndpointName="one", EndpointConfigName="two")
+    assert account.settled("one")["EndpointConfigName"] == "two"
+    assert not answers
+    yield asking, answers
+    asking.join(60)
+
+
+def test_the_model_of_an_old_fleet_stays_until_it_has_answered(
+    account: Account, leaving: tuple[threading.Thread, list[object]]
+) -> None:
+    account.config("three", SERVERLESS, model="two")
+    account.endpoint("three")
+    account.settled("three")
+    account.delete("three")  # which removes the copies of models that nothing runs
+    asking, answers = leaving
+    asking.join(60)
+    assert answers == [(200, '"old"')]
+
+
+def test_an_endpoint_deleted_while_its_old_fleet_answers_leaves_no_process(
+    account: Account, leaving: tuple[threading.Thread, list[object]]
+) -> None:
+    pids = [int(str(one["pid"])) for one in _environments(account)]
+    assert len(pids) == 2
+    account.delete("one")
+    until(lambda: not any(map(alive, pids)), "both fleets are gone")
+    leaving[0].join(60)
+    assert leaving[1][0][0] == 503  # type: ignore[index]
+
+
+def test_tags_that_come_while_a_model_is_copied_or_loaded_stay(
+    account: Account, tmp_path: Path
+) -> None:
+    slow = archive(tmp_path, "import time\ntime.sleep(1)\n" + ECHO.replace("{word}", "slow"))
+    account.model("one", f"file://{slow}")
+    account.config("one", SERVERLESS)
+    account.endpoint("one")
+    arn, tags = account.arn("endpoint", "one"), [{"Key": "k", "Value": "v"}]
+    account.sagemaker.add_tags(ResourceArn=arn, Tags=tags)
+    account.settled("one")
+    assert account.sagemaker.list_tags(ResourceArn=arn)["Tags"] == tags
+    account.config("two", SERVERLESS, model="one")
+    account.sagemaker.update_endpoint(EndpointName="one", EndpointConfigName="two")
+    account.sagemaker.delete_tags(ResourceArn=arn, TagKeys=["k"])
+    account.settled("one")
+    assert account.sagemaker.list_tags(ResourceArn=arn)["Tags"] == []
+
+
 def _raw(account: Account, name: str) -> tuple[int, str]:
     headers = {**JSON, **scope_of("sagemaker", account.account, account.region)}
     path = f"/endpoints/{name}/invocations"
@@ -235,3 +314,22 @@ def test_a_rollback_that_a_kill_cut_short_ends_after_the_restart(tmp_path: Path)
         assert (back["EndpointStatus"], back["EndpointConfigName"]) == ("InService", "one")
         assert "no use" in back["FailureReason"]
         assert len(account.invoke("one")[0]) == 10
+
+
+def test_a_model_that_is_not_there_at_a_restart_does_not_fail_an_endpoint(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        account = Account(server, REGION)
+        account.deploy("one", SERVERLESS, url=words(tmp_path, "old")["old"])
+        server.stop()
+        models = server.state / "models"
+        shutil.move(models, tmp_path / "aside")
+        shutil.move(tmp_path / "old", tmp_path / "moved")
+        server.start()
+        account = Account(server, REGION)
+        assert account.describe("one")["EndpointStatus"] == "InService"
+        assert refusal(lambda: account.invoke("one"))[0] == "ModelNotReadyException"
+        server.stop()
+        shutil.move(tmp_path / "moved", tmp_path / "old")
+        server.start()
+        account = Account(server, REGION)
+        assert _raw(account, "one") == (200, '"old"')

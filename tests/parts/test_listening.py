@@ -16,23 +16,23 @@ async def app(scope: object, receive: object, send: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "address", "local"),
+    ("settings", "address", "local", "url"),
     [
-        ({}, "127.0.0.1:8000", True),
-        ({"host": "localhost", "port": 1}, "localhost:1", True),
-        ({"host": "::1"}, "[::1]:8000", True),
-        ({"host": "127.9.9.9"}, "127.9.9.9:8000", True),
-        ({"host": "0.0.0.0"}, "0.0.0.0:8000", False),
-        ({"host": "::"}, "[::]:8000", False),
-        ({"host": ""}, "every address:8000", False),
-        ({"host": "192.0.2.1"}, "192.0.2.1:8000", False),
-        ({"uds": "/run/lukewarm"}, "the Unix socket /run/lukewarm", True),
-        ({"fd": 3}, "the descriptor 3", False),
+        ({}, "127.0.0.1:8000", True, "http://127.0.0.1:8000"),
+        ({"host": "localhost", "port": 1}, "localhost:1", True, "http://127.0.0.1:1"),
+        ({"host": "::1"}, "[::1]:8000", True, "http://[::1]:8000"),
+        ({"host": "127.9.9.9"}, "127.9.9.9:8000", True, "http://127.9.9.9:8000"),
+        ({"host": "0.0.0.0"}, "0.0.0.0:8000", False, "http://127.0.0.1:8000"),
+        ({"host": "::"}, "[::]:8000", False, "http://127.0.0.1:8000"),
+        ({"host": ""}, "every address:8000", False, "http://127.0.0.1:8000"),
+        ({"host": "192.0.2.1"}, "192.0.2.1:8000", False, "http://192.0.2.1:8000"),
+        ({"uds": "/run/lukewarm"}, "the Unix socket /run/lukewarm", True, ""),
+        ({"fd": 3}, "the descriptor 3", False, ""),
     ],
 )
-def test_uvicorn_tells(settings: dict[str, object], address: str, local: bool) -> None:
+def test_uvicorn_tells(settings: dict[str, object], address: str, local: bool, url: str) -> None:
     lifespan = LifespanOn(Config(app, **settings))  # type: ignore[arg-type]
-    assert listening(lifespan.receive) == Listening(address, local)
+    assert listening(lifespan.receive) == Listening(address, local, url)
 
 
 def test_a_server_that_does_not_tell_is_taken_for_an_open_one() -> None:
