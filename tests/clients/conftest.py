@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.clients.people import Person, person
+from tests.clients.people import Person, exports, person
 from tests.servers import ARTIFACTS, Server, predictions, sample, serving
 
 IMAGES = 10
@@ -30,6 +30,12 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server by the wall clock."""
     with serving(tmp_path_factory.mktemp("here")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def given(here: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The variables that lead clients to the server, as its command prints them."""
+    return exports(here, tmp_path_factory.mktemp("given"))
 
 
 @pytest.fixture(scope="session")
@@ -64,10 +70,11 @@ def _pack(path: Path, script: str = "") -> None:
 
 
 @pytest.fixture
-def arrive(tmp_path: Path, here: Server) -> Arriving:
+def arrive(tmp_path: Path, here: Server, given: dict[str, str]) -> Arriving:
     """Makes somebody with a client of this name, and a home of their own."""
 
-    def somebody(client: str, **more: Any) -> Person:
-        return person(client, tmp_path / client, here, **more)
+    def somebody(client: str, unset: Sequence[str] = ()) -> Person:
+        left = {name: value for name, value in given.items() if name not in unset}
+        return person(client, tmp_path / client, here, left)
 
     return somebody

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,6 @@ BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/anybody"
 KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT")
 TIMEOUT_S = 110
-SDK_CONFIG = f"""\
-SchemaVersion: "1.0"
-SageMaker:
-  PythonSDK:
-    Modules:
-      TelemetryOptOut: true
-      Session:
-        DefaultS3Bucket: {BUCKET}
-"""
 
 
 @dataclass(frozen=True)
@@ -55,33 +47,17 @@ class Person:
     python: Path
     home: Path
     server: Server
-    configured: bool = True
-
-    def exports(self) -> dict[str, str]:
-        """The variables that lead AWS's clients here."""
-        config = self.home / "sagemaker.yaml"
-        config.write_text(SDK_CONFIG if self.configured else SDK_CONFIG.splitlines()[0])
-        return {
-            "AWS_ENDPOINT_URL": self.server.url,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_REGION": REGION,
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "SAGEMAKER_USER_CONFIG_OVERRIDE": str(config),
-        }
+    exports: Mapping[str, str]  # the variables that lead AWS's clients here
 
     def environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-        exports = self.exports()
         surroundings = {
             "HOME": str(self.home),
             "TMPDIR": str(self.home),
             "PYTHONPATH": str(HERE / "guard"),
             "LUKEWARM_ATTEMPTS": str(self.home / "attempts"),
-            "SAGEMAKER_ADMIN_CONFIG_OVERRIDE": exports["SAGEMAKER_USER_CONFIG_OVERRIDE"],
         }
-        return kept | surroundings | exports
+        return kept | surroundings | dict(self.exports)
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
         """Start the client's interpreter with these arguments."""
@@ -108,9 +84,8 @@ class Person:
         return Done(stdout, stderr, self.attempts())
 
     def attempts(self) -> list[str]:
-        """Where the client wanted to connect, beside the server."""
-        path = self.home / "attempts"
-        return path.read_text().splitlines() if path.exists() else []
+        """Where the client wanted to connect, beside the server; the guard has made the file."""
+        return (self.home / "attempts").read_text().splitlines()
 
     def runs(self, script: str, *arguments: str) -> Done:
         """Run one of the scripts to its end."""
@@ -121,7 +96,24 @@ class Person:
         return self.end(self.begin("-m", "awscli", *arguments), code)
 
 
-def person(client: str, home: Path, server: Server, configured: bool = True) -> Person:
-    """Somebody with this client. Raises NotBuilt if it cannot be installed."""
+def exports(server: Server, home: Path) -> dict[str, str]:
+    """What `lukewarm env` prints for somebody with this home."""
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "emulator.cli", "env", "--json"],
+        cwd=home,
+        env=kept
+        | {"HOME": str(home), "PYTHONPATH": str(ROOT), "EMULATOR_STATE_DIR": str(server.state)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    given: dict[str, str] = json.loads(done.stdout)
+    return given
+
+
+def person(client: str, home: Path, server: Server, given: Mapping[str, str]) -> Person:
+    """Somebody with this client and these exports. Raises NotBuilt if it cannot be installed."""
     home.mkdir(parents=True, exist_ok=True)
-    return Person(obtain(client), home, server, configured)
+    return Person(obtain(client), home, server, given)

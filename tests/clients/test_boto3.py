@@ -28,4 +28,9 @@ def test_an_endpoint_from_its_upload_to_its_end(
     assert found["tags"] == [{"Key": "stage", "Value": "test"}]
     assert found["variant"] == "AllTraffic"
     assert found["left"] == []
+    assert found["invocations"] == [1.0]
+    assert len(found["latencies"]) == 1
+    assert {"Invocations", "ModelLatency", "OverheadLatency"} <= set(found["metrics"])
+    assert found["stream"].startswith("AllTraffic/")
+    assert found["printed"] == ["called"]
     np.testing.assert_allclose(found["predictions"], expected, atol=1e-5)

@@ -12,6 +12,8 @@ from tests.clients.conftest import Arriving
 from tests.clients.people import Person
 from tests.servers import Server
 
+CONFIGURED = ("SAGEMAKER_USER_CONFIG_OVERRIDE", "SAGEMAKER_ADMIN_CONFIG_OVERRIDE")
+
 
 def test_a_client_reaches_the_server_and_nothing_else(arrive: Arriving, here: Server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -38,7 +40,7 @@ def test_a_client_reaches_the_server_and_nothing_else(arrive: Arriving, here: Se
 def test_an_sdk_that_is_not_told_its_bucket_asks_aws_for_the_account_and_is_seen(
     arrive: Arriving,
 ) -> None:
-    somebody = arrive("sagemaker2", configured=False)
+    somebody = arrive("sagemaker2", unset=CONFIGURED)
     code = "import sagemaker; sagemaker.Session().default_bucket()"
     done = somebody.end(somebody.begin("-c", code), code=1)
     assert set(done.attempts) == {"socket.getaddrinfo sts.eu-west-3.amazonaws.com"}

@@ -14,17 +14,26 @@ from tests.clients.conftest import Arriving
 from tests.clients.people import BUCKET, HERE, Person, person
 from tests.servers import Server
 
+PATIENT = {"sagemaker2": "sdk2.py", "sagemaker3": "sdk3_builder.py"}
+Waiting = dict[str, tuple[Person, subprocess.Popen[str]]]
+
 
 @pytest.fixture(scope="module", autouse=True)
 def patient(
-    tmp_path_factory: pytest.TempPathFactory, here: Server, luggage: Path
-) -> Iterator[tuple[Person, subprocess.Popen[str]]]:
-    """Somebody who waits half a minute, as the SDK does, while the other tests run."""
-    somebody = person("sagemaker2", tmp_path_factory.mktemp("patient"), here)
-    process = somebody.begin(str(HERE / "scripts" / "sdk2.py"), str(luggage))
-    yield somebody, process
-    process.kill()
-    process.communicate()
+    tmp_path_factory: pytest.TempPathFactory, here: Server, given: dict[str, str], luggage: Path
+) -> Iterator[Waiting]:
+    """Those who wait half a minute, as the SDKs do, while the other tests run."""
+    waiting: Waiting = {}
+    try:
+        for client, script in PATIENT.items():
+            somebody = person(client, tmp_path_factory.mktemp("patient"), here, given)
+            process = somebody.begin(str(HERE / "scripts" / script), str(luggage))
+            waiting[client] = somebody, process
+        yield waiting
+    finally:
+        for _, process in waiting.values():
+            process.kill()
+            process.communicate()
 
 
 def test_version_3_by_its_resources(arrive: Arriving, luggage: Path, expected: Any) -> None:
@@ -46,14 +55,21 @@ def test_version_2_deploys_serverless_scripts_and_plain_models(
     assert done.json["sklearn"] == {"sum": 6.5, "files": ["1", "code"]}
 
 
-def test_version_2_deploys_as_its_documents_have_it(
-    patient: tuple[Person, subprocess.Popen[str]], expected: Any
-) -> None:
-    somebody, process = patient
+def test_version_2_deploys_as_its_documents_have_it(patient: Waiting, expected: Any) -> None:
+    somebody, process = patient["sagemaker2"]
     done = somebody.end(process)
     assert done.attempts == []
     assert done.json["version"].startswith("2.")
     assert done.json["bucket"] == BUCKET
     assert done.json["uploaded"] == f"s3://{BUCKET}/by-hand/model.tar.gz"
+    assert done.json["status"] == "InService"
+    np.testing.assert_allclose(done.json["predictions"], expected, atol=1e-5)
+
+
+def test_version_3_deploys_as_its_documents_have_it(patient: Waiting, expected: Any) -> None:
+    somebody, process = patient["sagemaker3"]
+    done = somebody.end(process)
+    assert done.attempts == []
+    assert done.json["uploaded"] == f"s3://{BUCKET}/built/model.tar.gz"
     assert done.json["status"] == "InService"
     np.testing.assert_allclose(done.json["predictions"], expected, atol=1e-5)

@@ -1,7 +1,8 @@
-"""boto3, as people use it: upload, create, wait, tag, list, invoke, delete. LUGGAGE NAME"""
+"""boto3, as people use it: upload, create, wait, tag, list, invoke, watch, delete. LUGGAGE NAME"""
 
 import json
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import boto3
@@ -13,7 +14,7 @@ runtime = boto3.client("sagemaker-runtime")
 
 location = {"LocationConstraint": s3.meta.region_name}
 s3.create_bucket(Bucket=bucket, CreateBucketConfiguration=location)
-s3.upload_file(str(luggage / "model.tar.gz"), bucket, "model.tar.gz")
+s3.upload_file(str(luggage / "printing.tar.gz"), bucket, "model.tar.gz")
 
 model = sagemaker.create_model(
     ModelName=name,
@@ -54,6 +55,35 @@ answer = runtime.invoke_endpoint(
     ContentType="application/json",
     Body=(luggage / "images.json").read_bytes(),
 )
+predictions = json.loads(answer["Body"].read())["predictions"]
+
+cloudwatch, logs = boto3.client("cloudwatch"), boto3.client("logs")
+dimensions = [
+    {"Name": "EndpointName", "Value": name},
+    {"Name": "VariantName", "Value": "AllTraffic"},
+]
+now, hour = datetime.now(UTC), timedelta(hours=1)
+window = {"StartTime": now - hour, "EndTime": now + hour}
+points = cloudwatch.get_metric_statistics(
+    Namespace="AWS/SageMaker",
+    MetricName="Invocations",
+    Dimensions=dimensions,
+    Period=60,
+    Statistics=["Sum"],
+    **window,
+)["Datapoints"]
+latency = {
+    "Namespace": "AWS/SageMaker",
+    "MetricName": "ModelLatency",
+    "Dimensions": dimensions,
+}
+query = {"Id": "p99", "MetricStat": {"Metric": latency, "Period": 60, "Stat": "p99"}}
+(data,) = cloudwatch.get_metric_data(MetricDataQueries=[query], **window)["MetricDataResults"]
+pages = cloudwatch.get_paginator("list_metrics").paginate(Dimensions=dimensions)
+metrics = [metric["MetricName"] for page in pages for metric in page["Metrics"]]
+group = f"/aws/sagemaker/Endpoints/{name}"
+(stream,) = logs.describe_log_streams(logGroupName=group)["logStreams"]
+printed = logs.get_log_events(logGroupName=group, logStreamName=stream["logStreamName"])["events"]
 
 sagemaker.delete_endpoint(EndpointName=name)
 sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig=soon)
@@ -69,7 +99,12 @@ print(
             "listed": listed,
             "tags": tags,
             "variant": answer["InvokedProductionVariant"],
-            "predictions": json.loads(answer["Body"].read())["predictions"],
+            "predictions": predictions,
+            "invocations": [point["Sum"] for point in points],
+            "latencies": data["Values"],
+            "metrics": metrics,
+            "stream": stream["logStreamName"],
+            "printed": [event["message"] for event in printed],
             "left": left,
         }
     )
