@@ -188,6 +188,9 @@ class RealTimePolicy:
         if self._held < len(self._instances):
             self._hold(actions)
         self._serve(now, instance, actions)
+        for other in self._instances:
+            if other.queue and not other.environments:  # there was nobody to move it to
+                self._move(now, other, None, actions)
         return actions
 
     def done(self, now: int, environment: int) -> list[Action]:
@@ -254,8 +257,7 @@ class RealTimePolicy:
             instance = self._leaving.pop() if self._leaving else _Instance()
             self._instances.append(instance)
             self._staff(now, instance, actions)
-        while len(self._instances) > capacity.most:
-            self._take_away(now, min(reversed(self._instances), key=_presence), actions)
+        self._take_away(now, len(self._instances) - capacity.most, actions)
         self._hold(actions)
         return actions
 
@@ -301,15 +303,18 @@ class RealTimePolicy:
             self._held = held
             actions.append(Hold(Resource.INSTANCES, held))
 
-    def _take_away(self, now: int, instance: _Instance, actions: list[Action]) -> None:
-        """The instance is not routed to any more, and starts nothing."""
-        self._instances.remove(instance)
-        self._leaving.append(instance)
-        instance.retry_at = NEVER
-        self._drop(list(instance.starting), actions)
-        if not instance.healthy:
-            self._move(now, instance, None, actions)
-        self._dismiss(instance, actions)
+    def _take_away(self, now: int, surplus: int, actions: list[Action]) -> None:
+        """So many instances are not routed to any more, and start nothing. None of them is given
+        what another one leaves behind."""
+        leaving = sorted(self._instances[::-1], key=_presence)[:surplus]  # the newest first
+        self._instances = [one for one in self._instances if one not in leaving]
+        self._leaving += leaving
+        for instance in leaving:
+            instance.retry_at = NEVER
+            self._drop(list(instance.starting), actions)
+            if not instance.healthy:
+                self._move(now, instance, None, actions)
+            self._dismiss(instance, actions)
 
     def _dismiss(self, instance: _Instance, actions: list[Action]) -> None:
         """Stop what has nothing left to do in an instance that leaves, and forget it at the end."""

@@ -284,6 +284,8 @@ class RealTimeMachine(Machine):
         assert self.units.get(Resource.INSTANCES, 0) == self.held
         assert len(self.at_work()) <= self.most
         assert len(self.environments) == self.most or self.policy.next_deadline() < NEVER
+        if not self.those("starting", "busy"):  # nobody waits for one who may come back
+            assert not (self.waiting and self.environments)
         if self.waiting and not self.tail:
             assert len(self.those("idle")) < (self.most if self.held_to.instances > 1 else 1)
 

@@ -463,6 +463,32 @@ def test_instances_that_do_not_start_can_be_put_back_and_are_never_billed() -> N
     assert one.arrive(4, 1) == [Assign(1, 1)]
 
 
+def test_a_new_instance_takes_over_what_waits_for_one_that_keeps_dying() -> None:
+    one = in_service(1)
+    one.arrive(1, 1, 2, 3)
+    one.broken(1, 1, Cause.DIED)
+    one.ready(1, 2)
+    assert one.broken(1, 2, Cause.DIED) == [Reject(2, Cause.DIED)]  # and is tried again later
+    assert one.resize(2, Capacity(2)) == [Start(3)]
+    assert one.ready(3, 3) == [Assign(3, 3)]
+
+
+def test_what_a_surplus_instance_leaves_behind_goes_to_one_that_stays() -> None:
+    for seed in range(6):  # whatever the draw
+        one = RealTimePolicy(RealTimeRules(1, seed=seed))
+        one.launch(0, warm=True)
+        one.ready(0, 1)
+        one.arrive(1, 1, 2)
+        assert one.broken(1, 1, Cause.DIED) == [Reject(1, Cause.DIED), Start(2)]
+        assert one.resize(2, Capacity(3)) == [Start(3), Start(4)]
+        assert one.ready(3, 3) == one.ready(3, 4) == []  # 2 is about to be up again, too
+        assert one.resize(4, Capacity(1)) == [
+            Stop(2, Cause.SURPLUS),
+            Assign(2, 3),
+            Stop(4, Cause.SURPLUS),
+        ]
+
+
 def test_fewer_instances_during_the_starts_need_no_more_than_those() -> None:
     one = RealTimePolicy(RealTimeRules(3))
     one.launch(0, warm=True)
