@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.accounts import BREAKS, REALTIME, SERVERLESS, Account
+from tests.aws import code
 from tests.e2e.test_update import ECHO, Callers
-from tests.servers import archive, until
+from tests.servers import SNEAKER, archive, until
 
 
 def rescale(account: Account, **desired: Any) -> dict[str, Any]:
@@ -32,14 +36,29 @@ def environments(account: Account) -> list[dict[str, Any]]:
 
 def hours(account: Account) -> float:
     """The hours of instances that the endpoint is billed for."""
+    return used(account, "ml.m5.large")
+
+
+def used(account: Account, usage: str) -> float:
+    """The quantity of the lines of the bill whose usage type has this in it."""
     bill = account.server.client.get("/billing").json()["endpoints"]
     return sum(
         float(line["quantity"])
         for one in bill
         if one["name"] == "one" and one["account"] == account.account
         for line in one["lines"]
-        if line["unit"] == "Hrs"
+        if usage in line["usage_type"]
     )
+
+
+def ask(account: Account) -> str:
+    """The variant that answers, or the code of the error."""
+    given = {"EndpointName": "one", "Body": SNEAKER, "ContentType": "application/json"}
+    try:
+        answer = account.runtime.invoke_endpoint(**given)
+    except ClientError as error:
+        return code(error)
+    return str(answer["InvokedProductionVariant"])
 
 
 def test_instances_come_and_go_under_load_and_the_bill_follows(
@@ -93,3 +112,32 @@ def test_concurrency_changes_in_service(account: Account, tmp_path: Path) -> Non
         until(lambda: len(environments(account)) == 1, "the others have answered and ended")
     assert {status for status, _ in callers.answers} == {200, 400}
     assert environments(account)[0]["provisioned"]
+
+
+def test_the_bill_follows_the_floor(account: Account) -> None:
+    account.deploy("one", SERVERLESS)
+    usage = "ProvisionedConcurrency:Usage-2GB"
+    for floor in (2, 1):
+        rescale(account, ServerlessUpdateConfig={"ProvisionedConcurrency": floor})
+        account.server.advance(1000)
+    assert used(account, usage) == pytest.approx(3000, abs=10)
+
+
+def test_throttling_begins_at_the_new_limit(account: Account, tmp_path: Path) -> None:
+    slow = ECHO.replace("0.02", "2")
+    account.deploy("one", SERVERLESS, url=f"file://{archive(tmp_path, slow)}")
+    with ThreadPoolExecutor(6) as callers:
+        for most in (4, 1):
+            rescale(account, ServerlessUpdateConfig={"MaxConcurrency": most})
+            said = Counter(callers.map(lambda _: ask(account), range(6)))
+            assert said == {"AllTraffic": most, "ThrottlingException": 6 - most}
+
+
+def test_weights_change_and_no_process_does(account: Account) -> None:
+    account.deploy("one", {**REALTIME, "InitialVariantWeight": 1.0}, REALTIME)
+    pids = {one["pid"] for one in environments(account)}
+    for weight, other in ((0, "B1"), (1_000_000, "AllTraffic")):
+        summary = rescale(account, DesiredWeight=weight)
+        assert (summary["CurrentWeight"], summary["DesiredWeight"]) == (weight, weight)
+        assert {ask(account) for _ in range(10)} == {other}
+    assert {one["pid"] for one in environments(account)} == pids
