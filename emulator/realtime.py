@@ -306,7 +306,8 @@ class RealTimePolicy:
     def _take_away(self, now: int, surplus: int, actions: list[Action]) -> None:
         """So many instances are not routed to any more, and start nothing. None of them is given
         what another one leaves behind."""
-        leaving = sorted(self._instances[::-1], key=_presence)[:surplus]  # the newest first
+        newest_first = list(reversed(self._instances))
+        leaving = sorted(newest_first, key=_presence)[:surplus]
         self._instances = [one for one in self._instances if one not in leaving]
         self._leaving += leaving
         for instance in leaving:
