@@ -72,4 +72,5 @@ def test_version_3_deploys_as_its_documents_have_it(patient: Waiting, expected: 
     assert done.attempts == []
     assert done.json["uploaded"] == f"s3://{BUCKET}/built/model.tar.gz"
     assert done.json["status"] == "InService"
-    np.testing.assert_allclose(done.json["predictions"], expected, atol=1e-5)
+    for kind in ("predictions", "serverless"):
+        np.testing.assert_allclose(done.json[kind], expected, atol=1e-5)
