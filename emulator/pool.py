@@ -151,9 +151,9 @@ def superfluous(pool: Pool) -> int:
 def misplaced(pool: Pool) -> int:
     """The slot to `convert` for the floor's sake, or NONE. It may take starts to fill it."""
     missing = pool.marks[FLOOR] - pool.marks[ALIVE_PROVISIONED]
-    if missing == 0:
-        return NONE
-    return _first(pool, ENTERING if missing > 0 else LEAVING)
+    if missing > 0:  # compiled, orders of different lengths are of different types
+        return _first(pool, ENTERING)
+    return _first(pool, LEAVING) if missing < 0 else NONE
 
 
 def substitute(pool: Pool) -> int:

@@ -290,6 +290,26 @@ def test_a_floor_that_is_warm_already_is_not_waited_for() -> None:
     run(story)
 
 
+@pytest.mark.parametrize("before", [INSTANCE, concurrency(4, 1)], ids=["realtime", "serverless"])
+def test_another_weight_does_not_wait_for_what_is_being_replaced(before: Variant) -> None:
+    async def story() -> None:
+        policy = None if before.instances else ServerlessPolicy(ServerlessRules(4, 1))
+        stage = await in_service(before, policy)
+        stage.environments[0].ended.set_result(EnvironmentFailed(Cause.DIED, "It died."))
+        await settle()
+        replacement = [("starting", before.serverless is not None)]
+        assert stage.states == replacement
+        resize = asyncio.create_task(stage.live.resize(replace(before, weight=3.0)))
+        await settle()
+        assert resize.done()
+        assert stage.live.variant.weight == 3.0
+        assert stage.states == replacement
+        assert stage.held == [1]
+        await stage.live.close()
+
+    run(story)
+
+
 def test_a_close_ends_the_wait_for_a_resize() -> None:
     async def story() -> None:
         stage = await in_service()
