@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import signal
 import threading
@@ -420,6 +421,24 @@ def test_what_is_missing_is_said(account: Account, image: str, url: str, said: s
     failed = account.settled("m")
     assert failed["EndpointStatus"] == "Failed"
     assert said in failed["FailureReason"]
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["no gzip", "zeros in gzip"])
+def test_an_archive_of_2_gb_is_refused_without_reading_it_all(
+    account: Account, tmp_path: Path, packed: bool
+) -> None:
+    path = tmp_path / "model.tar.gz"
+    with path.open("wb") as file:
+        if packed:
+            file.write(gzip.compress(bytes(1 << 26), 1) * 32)
+        else:
+            file.truncate(2 << 30)
+    account.model("large", f"file://{path}")
+    account.config("large", SERVERLESS)
+    account.endpoint("large")
+    failed = account.settled("large")
+    assert failed["EndpointStatus"] == "Failed"
+    assert f"The archive file://{path} is refused" in failed["FailureReason"]
 
 
 def test_an_archive_in_s3_is_served_and_a_missing_one_is_refused(
