@@ -34,7 +34,14 @@ from emulator.credentials import Credentials, credentials
 from emulator.envelope import Envelope
 from emulator.errors import ControlError, LukewarmError, SetupError
 from emulator.figures import Capacity, Figures
-from emulator.guard import SameOrigin, Signed, SignedOrToken, SignedStream
+from emulator.guard import (
+    SameOrigin,
+    Signed,
+    SignedOrToken,
+    SignedStream,
+    refuse_as_asked,
+    refuse_as_runtime,
+)
 from emulator.hosting import Hosting
 from emulator.ledger import Ledger, unreadable, unusable
 from emulator.listening import Listening, listening, uvicorn_config
@@ -180,16 +187,18 @@ class Server:
                 log.warning("There is no authentication on %s: who reaches it can run code here.",
                             where.address)  # fmt: skip
             hosts = self.config.hosts if where.local else None
-            for face in ("rest", "control", "others", "objects"):
-                setattr(self, face, SameOrigin(getattr(self, face), hosts))
+            self.rest = SameOrigin(self.rest, hosts)
+            for face in ("control", "others", "objects"):
+                setattr(self, face, SameOrigin(getattr(self, face), hosts, every_method=True))
             return ""
         verifier, any_service = Verifier(needed.keys), Verifier(needed.keys, "")
         limit = max(self.config.serverless_payload_bytes, self.config.realtime_payload_bytes)
-        self.invocations = Signed(self.invocations, verifier, limit)
-        self.control = Signed(self.control, verifier, limit)
-        self.others = Signed(self.others, any_service, limit)
+        self.invocations = Signed(self.invocations, verifier, limit, refuse_as_runtime)
+        self.control = Signed(self.control, verifier, limit, refuse_as_asked)
+        self.others = Signed(self.others, any_service, limit, refuse_as_asked)
         self.objects = SignedStream(self.objects, any_service)
-        self.rest = SignedOrToken(self.rest, Signed(self.rest, verifier, limit), needed.token)
+        signed = Signed(self.rest, verifier, limit, refuse_as_runtime)
+        self.rest = SignedOrToken(self.rest, signed, needed.token)
         return needed.notice
 
     def _api(self, authentication: bool) -> FastAPI:

@@ -11,6 +11,7 @@ import httpx
 
 from emulator.config import Config
 from emulator.errors import SetupError
+from emulator.state import in_use
 
 TIMEOUT_S = 30.0
 ANSWER_S = 300.0  # a cold start and the longest answer
@@ -21,7 +22,10 @@ class Caller:
 
     def __init__(self, url: str, config: Config) -> None:
         self.url = url.rstrip("/")
-        parts = urlsplit(self.url)
+        try:
+            parts = urlsplit(self.url)
+        except ValueError:
+            parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise SetupError(f"{url!r} is no address of a server: give one as http://HOST:PORT.")
         self._config = config
@@ -74,7 +78,7 @@ class Caller:
         except ValueError:
             raise SetupError(f"What answers at {self.url} is not Lukewarm.") from None
         if answer.status_code >= 400:
-            raise SetupError(str(said.get("detail", said)))
+            raise SetupError(str(said.get("detail", said) if isinstance(said, dict) else said))
         return said
 
 
@@ -82,9 +86,10 @@ def find(url: str, config: Config) -> Caller:
     """The server at `url`; without one, that which runs on the state directory."""
     if url:
         return Caller(url, config)
-    noted = config.state_dir / "url"
     try:
-        return Caller(noted.read_text().strip(), config)
+        if not in_use(config.state_dir):  # what a killed server noted, somebody else may answer at
+            raise FileNotFoundError
+        return Caller((config.state_dir / "url").read_text().strip(), config)
     except OSError:
         raise SetupError(
             f"No server runs on the state directory {config.state_dir}: start one with "

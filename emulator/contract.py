@@ -13,7 +13,7 @@ from emulator.errors import SetupError
 
 PROGRAM_VARIABLE = "SAGEMAKER_PROGRAM"  # the inference toolkit's own
 DEFAULT_PROGRAM = "inference.py"
-SCRIPT_BYTES = 4 << 20
+SCRIPT_BYTES = 256 << 10  # to parse one takes some hundred times its size
 CONTRACT = frozenset({"model_fn", "input_fn", "predict_fn", "output_fn", "transform_fn"})
 HANDLERS = frozenset({"handler", "input_handler"})
 

@@ -25,6 +25,7 @@ LukewarmError
  |   |   +- IncompleteSignatureException
  |   |   +- UnrecognizedClientException
  |   |   +- InvalidSignatureException
+ |   |   +- ContentMismatch          400  XAmzContentSHA256Mismatch, of S3
  |   +- TokenRequired                 401  our own REST takes a signature or the token
  |   +- ForeignRequest                403  another web site calls our own REST
  +- SetupError                        the server cannot start, or a model cannot be used as given
@@ -199,6 +200,13 @@ class InvalidSignatureException(SignatureError):
     """Signed with another secret, for another scope, at another time, or changed on the way."""
 
     code = "InvalidSignatureException"
+
+
+class ContentMismatch(SignatureError):
+    """The body is not the one that was signed."""
+
+    code = "XAmzContentSHA256Mismatch"
+    status = 400
 
 
 class TokenRequired(AccessError):

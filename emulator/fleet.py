@@ -94,8 +94,11 @@ class Fleets:
     async def _outcome(self, key: Key, one: Deployed) -> Outcome:
         directory, container = Path(one.directory), one.container
         try:
-            if program := contract(directory, container.image, container.variables).program:
-                return Outcome(program=program)
+            found = await asyncio.to_thread(
+                contract, directory, container.image, container.variables
+            )
+            if found.program:
+                return Outcome(program=found.program)
         except SetupError:
             if container.image:
                 raise

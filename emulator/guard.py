@@ -11,6 +11,7 @@ import hmac
 import re
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from urllib.parse import unquote_to_bytes
 
 import orjson
@@ -20,15 +21,25 @@ from emulator.asgi import Asgi, Message, Receive, Scope, Send, answer, answer_de
 from emulator.auth import Verifier
 from emulator.errors import (
     AccessError,
+    ContentMismatch,
     ForeignRequest,
     InvalidSignatureException,
     PayloadTooLarge,
     SignatureError,
     TokenRequired,
 )
+from emulator.refusals import Refusal, refuse
+from emulator.taking import Inlet
 
 OPEN = "/ping"  # for whoever looks after the process; it says nothing but which endpoints start
 COOKIE = b"lukewarm"
+Refuse = Callable[[Scope, Send, SignatureError], Awaitable[None]]
+_OF_S3 = {
+    "UnrecognizedClientException": "InvalidAccessKeyId",
+    "InvalidSignatureException": "SignatureDoesNotMatch",
+    "MissingAuthenticationTokenException": "AccessDenied",
+    "IncompleteSignatureException": "AuthorizationHeaderMalformed",
+}
 _HASH = re.compile(r"[0-9a-f]{64}")
 _UNKEPT = (b"cache-control", b"no-store")
 
@@ -40,15 +51,16 @@ class Signed:
     it is hashed as it comes in, and read once. The time is the wall clock's, as the client's is.
     """
 
-    def __init__(self, inner: Asgi, verifier: Verifier, limit: int) -> None:
+    def __init__(self, inner: Asgi, verifier: Verifier, limit: int, refuse: Refuse) -> None:
         self._inner, self._verifier, self._limit = inner, verifier, limit
+        self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             claim = self._verifier.admit(scope["headers"], time.time())
         except SignatureError as error:
             await drain(receive)
-            await _refuse_as_aws(send, error)
+            await self._refuse(scope, send, error)
             return
         try:
             body = await take_in(receive, self._limit)
@@ -57,7 +69,7 @@ class Signed:
             target = scope["method"], scope["raw_path"], scope["query_string"]
             self._verifier.check(claim, *target, scope["headers"], body.digest)
         except SignatureError as error:
-            await _refuse_as_aws(send, error)
+            await self._refuse(scope, send, error)
         except PayloadTooLarge as error:
             await answer(
                 send, error.status, [(b"content-type", b"text/plain")], str(error).encode()
@@ -78,20 +90,26 @@ class SignedStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         announced = dict(scope["headers"]).get(b"x-amz-content-sha256", b"").decode("latin-1")
+        inlet = Inlet(receive)
         try:
             claim = self._verifier.admit(scope["headers"], time.time())
             target = scope["method"], scope["raw_path"], scope["query_string"]
             self._verifier.check(claim, *target, scope["headers"], announced)
-            await self._inner(scope, hashed(receive, announced), send)
+            await self._inner(scope, hashed(inlet, announced), send)
         except SignatureError as error:
-            await drain(receive)
-            await _refuse_as_aws(send, error)
+            await inlet.drain()
+            await refuse_as_s3(scope, send, error)
 
 
 def hashed(receive: Receive, announced: str) -> Receive:
-    """The same body; its last part raises InvalidSignatureException if the hash is another."""
-    if not _HASH.fullmatch(announced):
+    """The same body; its last part raises ContentMismatch if the hash is another. Raises
+    InvalidSignatureException for what announces neither a hash nor that there is none."""
+    if announced == "UNSIGNED-PAYLOAD" or announced.startswith("STREAMING-"):
         return receive
+    if not _HASH.fullmatch(announced):
+        raise InvalidSignatureException(
+            "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-... or a valid sha256 value."
+        )
     digest = hashlib.sha256()
 
     async def compared() -> Message:
@@ -99,7 +117,7 @@ def hashed(receive: Receive, announced: str) -> Receive:
         digest.update(message.get("body", b""))
         whole = message["type"] == "http.request" and not message.get("more_body")
         if whole and digest.hexdigest() != announced:
-            raise InvalidSignatureException(
+            raise ContentMismatch(
                 "The provided 'x-amz-content-sha256' header does not match what was computed."
             )
         return message
@@ -190,11 +208,14 @@ class SameOrigin:
     A browser on this machine reaches 127.0.0.1, too, whoever wrote the page that it shows. So what
     changes something has to come from a page of ours, or from no browser; and where `hosts` is
     given, the server has to be called by one of these names or by an address, since any name can be
-    made to lead here.
+    made to lead here. `every_method` is for what takes orders by GET, too, as AWS's query protocol
+    does.
     """
 
-    def __init__(self, inner: Asgi, hosts: frozenset[str] | None) -> None:
-        self._inner, self._hosts = inner, hosts
+    def __init__(
+        self, inner: Asgi, hosts: frozenset[str] | None, every_method: bool = False
+    ) -> None:
+        self._inner, self._hosts, self._every_method = inner, hosts, every_method
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] != OPEN:
@@ -203,7 +224,7 @@ class SameOrigin:
                 if self._hosts is not None:
                     origin.check_host(headers, self._hosts)
                     origin.check_reached(scope.get("server"))
-                origin.check_page(headers, scope["method"])
+                origin.check_page(headers, "" if self._every_method else scope["method"])
             except ForeignRequest as error:
                 await drain(receive)
                 await _refuse(send, error)
@@ -211,7 +232,22 @@ class SameOrigin:
         await self._inner(scope, receive, send)
 
 
-async def _refuse_as_aws(send: Send, error: SignatureError) -> None:
+async def refuse_as_s3(scope: Scope, send: Send, error: SignatureError) -> None:
+    """The same errors under the names that S3 has for them, in its XML."""
+    code = _OF_S3.get(error.code, error.code)
+    told, body = refuse("s3", {}, Refusal(code, str(error), error.status))
+    await answer(send, error.status, told, body)
+
+
+async def refuse_as_asked(scope: Scope, send: Send, error: SignatureError) -> None:
+    """In the form of the protocol that the request has: JSON, CBOR or XML."""
+    given = dict(scope["headers"])
+    told, body = refuse("", given, Refusal(error.code, str(error), error.status))
+    await answer(send, error.status, told, body)
+
+
+async def refuse_as_runtime(scope: Scope, send: Send, error: SignatureError) -> None:
+    """As SageMaker's runtime puts it."""
     headers = [
         (b"x-amzn-requestid", str(uuid.uuid4()).encode()),
         (b"x-amzn-errortype", error.code.encode()),

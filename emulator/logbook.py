@@ -26,7 +26,7 @@ from emulator.core import MIB, MILLISECOND
 log = logging.getLogger("lukewarm.logbook")
 
 GATHERED_S = 0.2  # the most that a killed server loses
-HELD_BYTES = 4 * MIB  # of lines that are not written yet; above it they are left out
+HELD_BYTES = MIB // 8  # of lines that are not written yet; above it they are left out
 FILE_BYTES = MIB  # then a file begins anew, and the one before it is kept
 STREAMS = 64  # of an endpoint; the ones that were written to last stay
 ALL_BYTES = 256 * MIB  # of all endpoints

@@ -40,6 +40,16 @@ class StateDirectory:
         self._lock.close()
 
 
+def in_use(path: Path) -> bool:
+    """Whether a server runs on that directory. Raises OSError if that cannot be told."""
+    with (path / "lock").open("rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
 def _take(path: Path) -> FileIO:
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -99,7 +99,7 @@ def refused(answer: httpx.Response, code: str) -> str:
     """The message of an answer that has AWS's form."""
     assert answer.status_code == 403, answer.text
     assert answer.headers["x-amzn-errortype"] == code
-    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["content-type"] in ("application/json", "application/x-amz-json-1.1")
     assert answer.headers["x-amzn-requestid"]
     message: str = answer.json()["message"]
     return message
