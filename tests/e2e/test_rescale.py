@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,18 +11,22 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.accounts import BREAKS, REALTIME, SERVERLESS, Account
+from tests.accounts import BREAKS, REALTIME, REGION, SERVERLESS, Account
 from tests.aws import code
 from tests.e2e.test_update import ECHO, Callers
-from tests.servers import SNEAKER, archive, until
+from tests.servers import SNEAKER, Server, archive, serving, until
 
 
-def rescale(account: Account, **desired: Any) -> dict[str, Any]:
-    """Ask for it; the only variant's summary once it is settled."""
+def want(account: Account, **desired: Any) -> None:
     wanted = [{"VariantName": "AllTraffic", **desired}]
     account.sagemaker.update_endpoint_weights_and_capacities(
         EndpointName="one", DesiredWeightsAndCapacities=wanted
     )
+
+
+def rescale(account: Account, **desired: Any) -> dict[str, Any]:
+    """Ask for it; the only variant's summary once it is settled."""
+    want(account, **desired)
     assert account.describe("one")["EndpointStatus"] in ("Updating", "InService")
     described = account.settled("one")
     assert described["EndpointStatus"] == "InService"
@@ -141,3 +146,38 @@ def test_weights_change_and_no_process_does(account: Account) -> None:
         assert (summary["CurrentWeight"], summary["DesiredWeight"]) == (weight, weight)
         assert {ask(account) for _ in range(10)} == {other}
     assert {one["pid"] for one in environments(account)} == pids
+
+
+def restarted(server: Server, how: signal.Signals, count: int) -> None:
+    """End the server and start it again; the endpoint has that many instances then, and is billed
+    for as many."""
+    server.stop(how)
+    server.start()
+    account = Account(server, REGION)
+    (summary,) = account.settled("one")["ProductionVariants"]
+    assert (summary["CurrentInstanceCount"], summary["DesiredInstanceCount"]) == (count, count)
+    states = ["idle"] * count
+    until(lambda: [e["state"] for e in server.environments("one")] == states, f"{count} are up")
+    before = hours(account)
+    server.advance(3600)
+    assert hours(account) - before == pytest.approx(count, abs=1e-2)
+
+
+def test_a_new_size_outlives_the_server_also_where_a_kill_cuts_the_change_short(
+    tmp_path: Path,
+) -> None:
+    slow = tmp_path / "slow"
+    script = f"import os, time\nif os.path.exists({str(slow)!r}):\n    time.sleep(2)\n{ECHO}"
+    with serving(tmp_path, EMULATOR_CLOCK="virtual") as server:
+        account = Account(server, REGION)
+        account.deploy("one", REALTIME, url=f"file://{archive(tmp_path, script)}")
+        rescale(account, DesiredInstanceCount=2)
+        restarted(server, signal.SIGTERM, 2)
+        slow.touch()
+        account = Account(server, REGION)
+        want(account, DesiredInstanceCount=3)
+        described = account.describe("one")
+        assert described["EndpointStatus"] == "Updating"
+        (summary,) = described["ProductionVariants"]
+        assert (summary["CurrentInstanceCount"], summary["DesiredInstanceCount"]) == (2, 3)
+        restarted(server, signal.SIGKILL, 3)
