@@ -233,6 +233,25 @@ def test_an_instance_that_does_not_come_up_fails_the_resize_in_its_own_words() -
     run(story)
 
 
+def test_instances_that_fail_in_the_same_moment_are_all_tried_again() -> None:
+    async def story() -> None:
+        stage = await in_service()
+        resize = asyncio.create_task(stage.live.resize(instances(3)))
+        await settle()
+        assert stage.gates is not None
+        for gate in stage.gates:
+            gate.set_exception(EnvironmentFailed(Cause.LOAD_FAILED, "No such layer."))
+        with pytest.raises(EnvironmentFailed, match=r"No such layer\."):
+            await resize
+        await settle()
+        stage.clock.advance(5 * SECOND)
+        await settle()
+        assert len(stage.gates) == 4
+        await stage.live.close()
+
+    run(story)
+
+
 def test_fewer_instances_are_billed_at_once_and_the_surplus_one_answers_first() -> None:
     async def story() -> None:
         policy = RealTimePolicy(RealTimeRules(2, routing=Routing.LEAST_OUTSTANDING_REQUESTS))
