@@ -224,12 +224,16 @@ class Buckets:
                 self._keep_key(found, name)
 
     def _keep_key(self, bucket: Any, name: str) -> None:
-        key = bucket.keys.get(name)
+        key, versioned = bucket.keys.get(name), bool(bucket.versioning_status)
+        if versioned:  # those that are not the newest go when moto lets go of them
+            for version in bucket.keys.getlist(name, []):
+                if isinstance(version, FileKey):
+                    version.kept = False
         if not isinstance(key, FileKey):  # none, or a mark that it is deleted
-            self._store.delete(bucket.name, name)
+            self._store.delete(bucket.name, name, versioned)
             return
         backend = models.s3_backends[bucket.account_id][bucket.partition]
-        self._store.put(_object_row(self._store, backend, key))
+        self._store.put(_object_row(self._store, backend, key), versioned)
         key.kept = True
 
     def find(self, home: Home, bucket: str, key: str) -> Content | None:

@@ -156,8 +156,13 @@ class Companion:
                 raise SetupError(
                     f'The object "{base}{name}" has a name that is no path of a file: rename it.'
                 )
-            path.parent.mkdir(parents=True, exist_ok=True)
-            await self.fetch(base + name, home, path, left)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                await self.fetch(base + name, home, path, left)
+            except OSError as error:  # another object's name is its folder, or it is too long
+                raise SetupError(
+                    f'The object "{base}{name}" cannot be a file ({error.strerror}): rename it.'
+                ) from None
             left -= path.stat().st_size
 
     async def put(
@@ -230,6 +235,9 @@ def _copy(url: str, reader: Any, target: Path, limit_bytes: int) -> None:
                 raise OSError(f"{reader.left} bytes of it did not come")
         except OSError as error:
             target.unlink(missing_ok=True)
-            raise SetupError(f'The model data at URL: "{url}" cannot be copied: {error}.') from None
+            reason = error.strerror or error
+            raise SetupError(
+                f'The model data at URL: "{url}" cannot be copied: {reason}.'
+            ) from None
     finally:
         reader.close()

@@ -146,6 +146,8 @@ class Copies:
 
 def local(url: str) -> Path:
     """The path that `file://` or a plain path names. Raises SetupError for what is neither."""
+    if "\0" in url:
+        raise SetupError(f"There is no model at {url!r}: no path has a NUL in it.")
     parts = urlsplit(url)
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost"):

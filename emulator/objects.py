@@ -142,22 +142,24 @@ class Objects:
         found = self._connection.execute(query, (bucket, key)).fetchone()
         return ObjectRow._make(found) if found else None
 
-    def put(self, row: ObjectRow) -> None:
-        """Keep an object; the file of the one that it replaces goes after the index has changed."""
+    def put(self, row: ObjectRow, versioned: bool = False) -> None:
+        """Keep an object; the file of the one that it replaces goes after the index has changed,
+        unless that is a version that somebody may still ask for."""
         before = self.get(row.bucket, row.key)
         if before != row:
             self._connection.execute(
                 "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?)", row
             )
-            if before and before.file != row.file:
+            if before and before.file != row.file and not versioned:
                 self.path(before.file).unlink(missing_ok=True)
 
-    def delete(self, bucket: str, key: str) -> None:
+    def delete(self, bucket: str, key: str, versioned: bool = False) -> None:
         if before := self.get(bucket, key):
             self._connection.execute(
                 "DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, key)
             )
-            self.path(before.file).unlink(missing_ok=True)
+            if not versioned:
+                self.path(before.file).unlink(missing_ok=True)
 
     def _unusable(self, reason: str) -> SetupError:
         return SetupError(

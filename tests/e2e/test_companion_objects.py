@@ -252,6 +252,25 @@ def test_what_cannot_be_fetched_is_named(
     assert not [path for path in tmp_path.iterdir() if path.is_file()]
 
 
+@pytest.mark.parametrize("keys", [("c/a", "c/a/b"), ("c/" + "n" * 300,)], ids=["folder", "long"])
+def test_names_that_cannot_be_files_are_told(
+    loader: Callable[[Callable[[Companion], Awaitable[Any]]], Any],
+    tmp_path: Path,
+    keys: tuple[str, ...],
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"x")
+
+    async def work(companion: Companion) -> None:
+        for key in keys:
+            await companion.put(f"s3://{BUCKET}/{key}", HOME, source)
+        with pytest.raises(SetupError, match=r'"s3://models/c/.*" can') as caught:
+            await companion.fetch_prefix(f"s3://{BUCKET}/c/", HOME, tmp_path / "tree", MB)
+        assert str(tmp_path) not in str(caught.value)
+
+    loader(work)
+
+
 @pytest.mark.parametrize(
     ("url", "bucket", "key"),
     [
@@ -306,3 +325,22 @@ def test_what_was_answered_is_there_after_a_kill_under_load(own: Server) -> None
     for key in there & answered.keys():
         assert s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() == answered[key]
     assert len(contents(own)) == len(s3.list_objects_v2(Bucket=BUCKET)["Contents"])
+
+
+def test_versions_stay_as_long_as_they_are_not_deleted(server: Server) -> None:
+    s3 = client(server, "s3")
+    bucket = "versions-of-objects"
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    made = [
+        s3.put_object(Bucket=bucket, Key="k", Body=body)["VersionId"] for body in (b"1", b"2", b"3")
+    ]
+    s3.delete_object(Bucket=bucket, Key="k")  # a mark, and no version is gone
+    for version, body in zip(made, (b"1", b"2", b"3"), strict=True):
+        got = s3.get_object(Bucket=bucket, Key="k", VersionId=version)
+        assert got["Body"].read() == body
+    s3.delete_object(Bucket=bucket, Key="k", VersionId=made[0])
+    with pytest.raises(ClientError):
+        s3.get_object(Bucket=bucket, Key="k", VersionId=made[0])
+    got = s3.get_object(Bucket=bucket, Key="k", VersionId=made[1])
+    assert got["Body"].read() == b"2"

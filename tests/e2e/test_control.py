@@ -407,6 +407,7 @@ def test_a_failed_endpoint_says_why_and_can_only_be_deleted(
     [
         (IMAGE, "/nowhere/model.tar.gz", "There is no model at /nowhere/model.tar.gz."),
         (IMAGE, "file://elsewhere/m.tar.gz", "it is on another machine"),
+        (IMAGE, "/a\0b", "no path has a NUL in it"),
         ("own:1", SHIPPED, "own:1"),
         (IMAGE, "https://example.com/m.tar.gz", "no address of S3"),
     ],
