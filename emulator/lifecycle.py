@@ -258,10 +258,8 @@ class Lifecycle:
         record = hosted.record
         target = record.target
         assert target is not None
-        try:
-            await self._resize(hosted, target)
-        except EnvironmentFailed as failed:
-            reason = _reason((next(iter(hosted.live.values())), failed))
+        if (failure := await self._resize(hosted, target)) is not None:
+            reason = _reason(failure)
             await self._persist(lambda: self._turn(hosted, Status.ROLLING_BACK, reason))
             await self._take_back(hosted, record.current, reason)
             return
@@ -269,22 +267,26 @@ class Lifecycle:
             lambda: self._turn(hosted, Status.IN_SERVICE, current=target, target=None)
         )
 
-    async def _resize(self, hosted: Hosted, deployment: Deployment) -> None:
-        """Raises EnvironmentFailed if one of the variants cannot become as large as it should."""
-        resizing = []
-        for one in deployment.variants:
-            if live := hosted.live.get(one.variant.name):
-                resizing.append(live.resize(one.variant))
-        for end in await asyncio.gather(*resizing, return_exceptions=True):
+    async def _resize(self, hosted: Hosted, deployment: Deployment) -> Failure | None:
+        """Have the variants become as large as they should; the first that cannot."""
+        wanted = [
+            (hosted.live[one.variant.name], one.variant)
+            for one in deployment.variants
+            if one.variant.name in hosted.live
+        ]
+        resizing = (live.resize(variant) for live, variant in wanted)
+        ends = await asyncio.gather(*resizing, return_exceptions=True)
+        for (live, _), end in zip(wanted, ends, strict=True):
+            if isinstance(end, EnvironmentFailed):
+                return live, end
             if isinstance(end, BaseException):
                 raise end
+        return None
 
     async def _take_back(self, hosted: Hosted, current: Deployment, reason: str) -> None:
         status = Status.IN_SERVICE
-        try:
-            await self._resize(hosted, current)
-        except EnvironmentFailed as failed:
-            log.error("%s could not be rolled back: %s", hosted.key.name, failed.message)
+        if (failure := await self._resize(hosted, current)) is not None:
+            log.error("%s could not be rolled back: %s", hosted.key.name, failure[1].message)
             status = Status.UPDATE_ROLLBACK_FAILED
         await self._persist(lambda: self._turn(hosted, status, reason, target=None))
 
