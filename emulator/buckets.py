@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from moto.core.base_backend import BackendDict
@@ -184,6 +185,8 @@ class Buckets:
 
     def __init__(self, store: Objects) -> None:
         self._store = store
+        # Files of versions by bucket and key, to see which of them moto has let go of.
+        self._versions: dict[str, dict[str, frozenset[Path]]] = {}
         FileKey.store = store
         FileKey.instances_tracked = Forgetful()
         FileMultipart.instances_tracked = Forgetful()
@@ -216,25 +219,30 @@ class Buckets:
         if found is None:
             if self._owned(bucket) is None:
                 self._store.delete_bucket(bucket)
+                self._versions.pop(bucket, None)
         elif key:
             self._keep_key(found, key)
         else:
             self._store.put_bucket(_bucket_row(self._backend(home), found))
-            for name in {*found.keys, *(row.key for row in self._store.objects(bucket))}:
+            rows = (row.key for row in self._store.objects(bucket))
+            for name in {*found.keys, *rows, *self._versions.get(bucket, ())}:
                 self._keep_key(found, name)
 
     def _keep_key(self, bucket: Any, name: str) -> None:
-        key, versioned = bucket.keys.get(name), bool(bucket.versioning_status)
-        if versioned:  # those that are not the newest go when moto lets go of them
-            for version in bucket.keys.getlist(name, []):
-                if isinstance(version, FileKey):
-                    version.kept = False
-        if not isinstance(key, FileKey):  # none, or a mark that it is deleted
-            self._store.delete(bucket.name, name, versioned)
-            return
-        backend = models.s3_backends[bucket.account_id][bucket.partition]
-        self._store.put(_object_row(self._store, backend, key), versioned)
-        key.kept = True
+        key, held = bucket.keys.get(name), _held(bucket, name)
+        before = self._versions.get(bucket.name, {}).get(name, frozenset())
+        if isinstance(key, FileKey):
+            backend = models.s3_backends[bucket.account_id][bucket.partition]
+            self._store.put(_object_row(self._store, backend, key), held)
+            key.kept = True
+        else:  # none, or a mark that it is deleted
+            self._store.delete(bucket.name, name, held)
+        for path in before - held:
+            path.unlink(missing_ok=True)
+        if held:
+            self._versions.setdefault(bucket.name, {})[name] = held
+        elif before:
+            del self._versions[bucket.name][name]
 
     def find(self, home: Home, bucket: str, key: str) -> Content | None:
         """The bytes of an object. Raises KeyError if there is no such bucket in that account."""
@@ -323,6 +331,14 @@ _PLAIN = (
     "checksum_type",
     "checksum_parts",
 )
+
+
+def _held(bucket: Any, name: str) -> frozenset[Path]:
+    """The files of a key's versions; of none where versions are not kept."""
+    if not bucket.versioning_status:
+        return frozenset()
+    versions = bucket.keys.getlist(name, [])
+    return frozenset(one.content.path for one in versions if isinstance(one, FileKey))
 
 
 def _bucket_row(backend: Any, bucket: Any) -> BucketRow:

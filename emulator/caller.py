@@ -75,11 +75,12 @@ class Caller:
             ) from None
         try:
             said = answer.json()
-        except ValueError:
+            if answer.status_code < 400:
+                return said
+            detail = said["detail"]
+        except (ValueError, TypeError, KeyError):
             raise SetupError(f"What answers at {self.url} is not Lukewarm.") from None
-        if answer.status_code >= 400:
-            raise SetupError(str(said.get("detail", said) if isinstance(said, dict) else said))
-        return said
+        raise SetupError(str(detail))
 
 
 def find(url: str, config: Config) -> Caller:

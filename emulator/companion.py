@@ -152,7 +152,7 @@ class Companion:
             if name.endswith("/"):  # consoles make such objects to show a folder
                 continue
             path = target / name
-            if name.startswith("/") or {"", ".", ".."} & set(name.split("/")):
+            if name.startswith("/") or "\0" in name or {"", ".", ".."} & set(name.split("/")):
                 raise SetupError(
                     f'The object "{base}{name}" has a name that is no path of a file: rename it.'
                 )
@@ -192,7 +192,10 @@ class Companion:
 
 def place(url: str) -> tuple[str, str]:
     """Bucket and key of s3://bucket/key, or of an https:// address of S3. Raises SetupError."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # a bracket that opens no address
+        parts = urlsplit("")
     host = parts.hostname or ""
     path = parts.path.removeprefix("/")
     if parts.scheme == "s3" and parts.netloc:

@@ -80,9 +80,9 @@ class Fleets:
         self._config, self._conversions, self._means = config, conversions, means
 
     async def make(self, key: Key, deployment: Deployment) -> Fleet:
-        """A fleet for models that are here, not launched yet. Settles what each variant runs on;
-        does not wait where TensorFlow is to run everything. Raises SetupError for a container that
-        is not served here."""
+        """A fleet for models that are here, not launched yet. Settles what each variant runs on,
+        and converts nothing where TensorFlow is to run everything. Raises SetupError for a
+        container that is not served here."""
         directories = frozenset(one.directory for one in deployment.variants)
         fleet = Fleet(draw=Draw(self._config.seed), directories=directories)
         for one in deployment.variants:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -142,24 +142,28 @@ class Objects:
         found = self._connection.execute(query, (bucket, key)).fetchone()
         return ObjectRow._make(found) if found else None
 
-    def put(self, row: ObjectRow, versioned: bool = False) -> None:
+    def put(self, row: ObjectRow, held: Collection[Path] = ()) -> None:
         """Keep an object; the file of the one that it replaces goes after the index has changed,
-        unless that is a version that somebody may still ask for."""
+        unless it is `held`, as that of a version that somebody may still ask for."""
         before = self.get(row.bucket, row.key)
         if before != row:
             self._connection.execute(
                 "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?)", row
             )
-            if before and before.file != row.file and not versioned:
-                self.path(before.file).unlink(missing_ok=True)
+            if before and before.file != row.file:
+                self._remove(before, held)
 
-    def delete(self, bucket: str, key: str, versioned: bool = False) -> None:
+    def delete(self, bucket: str, key: str, held: Collection[Path] = ()) -> None:
         if before := self.get(bucket, key):
             self._connection.execute(
                 "DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, key)
             )
-            if not versioned:
-                self.path(before.file).unlink(missing_ok=True)
+            self._remove(before, held)
+
+    def _remove(self, row: ObjectRow, held: Collection[Path]) -> None:
+        path = self.path(row.file)
+        if path not in held:
+            path.unlink(missing_ok=True)
 
     def _unusable(self, reason: str) -> SetupError:
         return SetupError(

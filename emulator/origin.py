@@ -53,7 +53,7 @@ def check_host(headers: Headers, hosts: frozenset[str]) -> None:
     lead here by who owns it. Raises ForeignRequest."""
     host = headers.get(b"host", b"").decode("latin-1").lower()
     name = re.sub(r":\d*$", "", host)
-    if "*" in hosts or name in hosts or name.endswith(OWNED) or _address(name):
+    if "*" in hosts or name in hosts or name.endswith(OWNED) or _plain(_address(name)):
         return
     raise ForeignRequest(
         f"The request is addressed to {name!r}; while there is no authentication, call the server "
@@ -74,6 +74,13 @@ def check_reached(server: tuple[str, int | None] | None) -> None:
             f"The server was reached at {host}, which other machines can reach, too; set "
             "EMULATOR_AUTH to sigv4, or to off if that is meant."
         )
+
+
+def _plain(address: ipaddress.IPv4Address | ipaddress.IPv6Address | None) -> bool:
+    """Not 0.0.0.0 or an IPv4 address inside IPv6: they lead here, too, but to these browsers do not
+    say of which site the page is that reads something."""
+    mapped = isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None
+    return address is not None and not (address.is_unspecified or mapped)
 
 
 def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -75,14 +75,28 @@ def _sts() -> None:
 def _post_here(url: str, **given: Any) -> Any:
     import requests
 
-    host = urlsplit(url).hostname or ""
+    with requests.Session() as session:
+        session.trust_env = False  # a proxy would be another machine
+        try:
+            asked = session.prepare_request(requests.Request("POST", url, **given))
+        except (requests.RequestException, ValueError):
+            return None
+        if not _subscribes(asked.url or ""):
+            return None
+        return session.send(asked, timeout=TIMEOUT_S, allow_redirects=False)
+
+
+def _subscribes(url: str) -> bool:
+    """Whether an address, in the form in which it is sent, is one of this machine and none of our
+    own REST."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
     try:
         local = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         local = False
-    if not local or urlsplit(url).path.startswith("/_emulator"):  # our own REST is no subscriber
-        return None
-    return requests.post(url, timeout=TIMEOUT_S, allow_redirects=False, **given)
+    spoken = parts.scheme in ("http", "https")
+    return local and spoken and not parts.path.startswith("/_emulator")
 
 
 def _logs() -> None:

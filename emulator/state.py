@@ -20,6 +20,7 @@ class StateDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = _take(path)
+        (path / "url").unlink(missing_ok=True)  # a killed server's: somebody else may be there
 
     @property
     def ledger(self) -> Path:

@@ -235,6 +235,7 @@ def test_what_cannot_be_fetched_is_named(
         "s3://missing/key": r"there is no bucket missing in account",
         there: r'at URL: "s3://models/m/model.tar.gz" has 7340032 bytes, .*EMULATOR_MODEL_BYTES',
         "ftp://models/key": r'"ftp://models/key" is no address of S3',
+        "s3://[models/key": r'"s3://\[models/key" is no address of S3',
     }
 
     async def work(companion: Companion) -> list[str]:
@@ -252,7 +253,11 @@ def test_what_cannot_be_fetched_is_named(
     assert not [path for path in tmp_path.iterdir() if path.is_file()]
 
 
-@pytest.mark.parametrize("keys", [("c/a", "c/a/b"), ("c/" + "n" * 300,)], ids=["folder", "long"])
+@pytest.mark.parametrize(
+    "keys",
+    [("c/a", "c/a/b"), ("c/" + "n" * 300,), ("c/a\0b",)],
+    ids=["folder", "long", "null"],
+)
 def test_names_that_cannot_be_files_are_told(
     loader: Callable[[Callable[[Companion], Awaitable[Any]]], Any],
     tmp_path: Path,
@@ -264,7 +269,7 @@ def test_names_that_cannot_be_files_are_told(
     async def work(companion: Companion) -> None:
         for key in keys:
             await companion.put(f"s3://{BUCKET}/{key}", HOME, source)
-        with pytest.raises(SetupError, match=r'"s3://models/c/.*" can') as caught:
+        with pytest.raises(SetupError, match=r'"s3://models/c/.*" (can|has)') as caught:
             await companion.fetch_prefix(f"s3://{BUCKET}/c/", HOME, tmp_path / "tree", MB)
         assert str(tmp_path) not in str(caught.value)
 
@@ -344,3 +349,26 @@ def test_versions_stay_as_long_as_they_are_not_deleted(server: Server) -> None:
         s3.get_object(Bucket=bucket, Key="k", VersionId=made[0])
     got = s3.get_object(Bucket=bucket, Key="k", VersionId=made[1])
     assert got["Body"].read() == b"2"
+
+
+def test_the_file_of_a_version_goes_with_it(server: Server) -> None:
+    s3 = client(server, "s3")
+    bucket = "files-of-versions"
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    before = set(contents(server))
+    s3.put_object(Bucket=bucket, Key="k", Body=b"0")  # before there are versions
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    made = ["null"]
+    made += [s3.put_object(Bucket=bucket, Key="k", Body=body)["VersionId"] for body in (b"1", b"2")]
+    assert len(set(contents(server)) - before) == 3
+    s3.delete_object(Bucket=bucket, Key="k", VersionId=made[2])  # the newest
+    assert len(set(contents(server)) - before) == 2
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"1"
+    s3.delete_object(Bucket=bucket, Key="k", VersionId=made[0])  # an older one
+    assert len(set(contents(server)) - before) == 1
+    mark = s3.delete_object(Bucket=bucket, Key="k")["VersionId"]
+    assert len(set(contents(server)) - before) == 1
+    gone = [{"Key": "k", "VersionId": version} for version in (made[1], mark)]
+    s3.delete_objects(Bucket=bucket, Delete={"Objects": gone})
+    assert not set(contents(server)) - before
+    s3.delete_bucket(Bucket=bucket)

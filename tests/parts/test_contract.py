@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from emulator.artifacts import prepare
-from emulator.contract import Contract, contract
+from emulator.contract import SCRIPT_BYTES, Contract, contract
 from emulator.errors import SetupError
 
 SCRIPT = "import os\ndef model_fn(model_dir):\n    return 1\n"
@@ -111,3 +111,9 @@ def test_an_archive_with_a_script_may_hold_what_it_loads(tmp_path: Path) -> None
 def test_a_script_excuses_no_keras_file_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"no \.keras file"):
         prepare(model(tmp_path / "a", "m.keras", script=SCRIPT), tmp_path / "out", 1 << 20)
+
+
+def test_a_script_of_any_size_is_not_parsed(tmp_path: Path) -> None:
+    archive = model(tmp_path, script=SCRIPT + "#" * SCRIPT_BYTES)
+    with pytest.raises(SetupError, match=rf"inference.py has more than {SCRIPT_BYTES} bytes"):
+        contract(archive, "", {})
