@@ -25,6 +25,7 @@ from emulator import catalogue, connections, documentation, rest, workers
 from emulator.address import Addressing, Home, Key
 from emulator.asgi import Asgi, Receive, Scope, Send
 from emulator.auth import S3, Verifier
+from emulator.channels import Channels
 from emulator.clock import Clock, VirtualClock, WallClock
 from emulator.companion import Companion
 from emulator.config import Config, read
@@ -49,6 +50,7 @@ from emulator.logbook import Logbook
 from emulator.metrics import Metrics
 from emulator.sandbox import backends, interpreter
 from emulator.state import StateDirectory
+from emulator.training import Trainings
 from emulator.wire import Wire
 
 log = logging.getLogger("lukewarm")
@@ -89,7 +91,11 @@ class Server:
             config, self.clock, self.ledger, Metrics(), sandbox, self.companion, self.book
         )
         self.invocations: Asgi = Wire(self.hosting, addressing)
-        self.control: Asgi = Control(self.hosting, addressing, self.companion)
+        channels = Channels(self.companion)
+        self.trainings = Trainings(
+            config, self.clock, self.ledger, self.hosting.registry, channels, self.book, where.url
+        )
+        self.control: Asgi = Control(self.hosting, self.trainings, addressing, self.companion)
         self.others: Asgi = self.companion
         self.objects: Asgi = self.companion
         needed = credentials(config, where)
@@ -118,6 +124,7 @@ class Server:
         try:
             self.state.announce(self._url)
             await self.hosting.open()
+            await self.trainings.open()
         except sqlite3.Error as error:
             raise unusable(self.ledger.path, str(error)) from error
         self._beat = asyncio.get_running_loop().create_task(self._keep_beating())
@@ -129,6 +136,7 @@ class Server:
             await asyncio.wait((self._beat,))
         await self.companion.close()
         try:
+            await self.trainings.close()
             await self.hosting.close()
             self.hosting.beat()
             self._note_time()
@@ -203,7 +211,7 @@ class Server:
 
     def _api(self, authentication: bool) -> FastAPI:
         api = documentation.api()
-        api.include_router(rest.router(self.hosting, authentication))
+        api.include_router(rest.router(self.hosting, self.trainings, authentication))
         for kind in (ControlError, SetupError):
             api.add_exception_handler(kind, rest.answer_error)
         api.add_exception_handler(HTTPException, rest.answer_http)

@@ -35,6 +35,7 @@ class UsageKind(StrEnum):
     PROVISIONED_DURATION = "provisioned-duration"  # sku: memory MB; milliseconds
     PROVISIONED_USAGE = "provisioned-usage"  # sku: memory MB; unit-nanoseconds held
     INSTANCE = "instance"  # sku: instance type; instance-nanoseconds
+    TRAINING = "training"  # sku: instance type; instance-nanoseconds
     VOLUME = "volume"  # sku: "gp2"; GB-nanoseconds
     DATA_IN = "data-in"  # sku: persona or ""; bytes
     DATA_OUT = "data-out"  # sku: persona or ""; bytes
@@ -53,6 +54,7 @@ MEASURES: Mapping[UsageKind, Measure] = {
     UsageKind.PROVISIONED_DURATION: Measure("Seconds", SECOND // MILLISECOND),
     UsageKind.PROVISIONED_USAGE: Measure("Seconds", SECOND),
     UsageKind.INSTANCE: Measure("Hrs", HOUR),
+    UsageKind.TRAINING: Measure("Hrs", HOUR),
     UsageKind.VOLUME: Measure("GB-Mo", MONTH),
     UsageKind.DATA_IN: Measure("GB", GIB),
     UsageKind.DATA_OUT: Measure("GB", GIB),
@@ -64,6 +66,7 @@ _USAGE_TYPES: Mapping[UsageKind, str] = {
     UsageKind.PROVISIONED_DURATION: "{prefix}-ProvisionedConcurrency:Mem-{gb}GB",
     UsageKind.PROVISIONED_USAGE: "{prefix}-ProvisionedConcurrency:Usage-{gb}GB",
     UsageKind.INSTANCE: "{prefix}-Host:{sku}",
+    UsageKind.TRAINING: "{prefix}-Train:{sku}",
     UsageKind.VOLUME: "{prefix}-Host:VolumeUsage.{sku}",
     UsageKind.DATA_IN: "{prefix}-Hst:Data-Bytes-In",
     UsageKind.DATA_OUT: "{prefix}-Hst:Data-Bytes-Out",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -140,6 +141,15 @@ class Companion:
             raise _missing(url, "there is no object below this prefix")
         return below
 
+    async def keys(self, url: str, home: Home) -> list[str]:
+        """All keys that begin as the one at `url` does, that one included. Raises SetupError if
+        there is no such bucket."""
+        bucket, prefix = place(url)
+        try:
+            return list(await self._behind.keys(home, bucket, prefix))
+        except KeyError:
+            raise SetupError(f"There is no bucket {bucket} in account {home.account}.") from None
+
     async def fetch_prefix(self, url: str, home: Home, target: Path, limit_bytes: int) -> None:
         """Copy every object below the prefix at `url` into the new folder `target`.
 
@@ -147,8 +157,15 @@ class Companion:
         """
         base = url if url.endswith("/") else url + "/"
         target.mkdir(parents=True)
+        await self.fetch_each(base, await self.listed(base, home), home, target, limit_bytes)
+
+    async def fetch_each(
+        self, base: str, names: Iterable[str], home: Home, target: Path, limit_bytes: int
+    ) -> None:
+        """Copy the objects whose addresses are `base` and one of the names to these names below
+        the folder `target`. Raises SetupError, as `fetch_prefix`."""
         left = limit_bytes
-        for name in await self.listed(base, home):
+        for name in names:
             if name.endswith("/"):  # consoles make such objects to show a folder
                 continue
             path = target / name

@@ -262,14 +262,26 @@ TABLE: tuple[Setting, ...] = (
         "instances_quota",
         "20",
         _whole(0, 100_000),
-        "Instances of one type for the real-time endpoints of the region; new AWS accounts have"
-        " fewer, of many types none.",
+        "Instances of one type for the real-time endpoints of the region, and as many for its"
+        " training jobs; new AWS accounts have fewer, of many types none.",
     ),
     Setting(
         "model_bytes",
         str(10 * 1024 * MIB),
         _whole(1, 1 << 50),
         "Largest unpacked size of a model archive.",
+    ),
+    Setting(
+        "training_stop_s",
+        "120",
+        _number(0, 3600),
+        "How long a training script that is asked to stop has before it is killed.",
+    ),
+    Setting(
+        "training_requirements",
+        "false",
+        _switch,
+        "Whether a training job may install its requirements.txt; it has a network then.",
     ),
     Setting(
         "companion_url",
@@ -369,6 +381,8 @@ class Config:
     serverless_endpoints_quota: int
     instances_quota: int
     model_bytes: int
+    training_stop_s: float
+    training_requirements: bool
     companion_url: str  # empty: the one in this process
     auth: str
     access_key_id: str  # empty: to be generated, as are the next two

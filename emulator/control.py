@@ -1,4 +1,5 @@
-"""SageMaker's control plane: AWS JSON 1.1 in and out, for models, configurations and endpoints.
+"""SageMaker's control plane: AWS JSON 1.1 in and out, for models, configurations and endpoints, and
+for training jobs (`jobcontrol.py`).
 
 Every request is held to botocore's service model before anything is done; what the model cannot
 say is checked where the records are. Operations that are not ours go on to the companion.
@@ -11,17 +12,17 @@ import sqlite3
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import orjson
 
-from emulator import descriptions, service
+from emulator import descriptions, jobcontrol, service
 from emulator.address import Addressing, Home, Key
 from emulator.asgi import Asgi, Receive, Scope, Send, answer, take_in
 from emulator.constraints import checked
 from emulator.copies import REMOTE
-from emulator.endpoints import Endpoint, EndpointConfig, Model, Record, Tags, Variant
+from emulator.endpoints import Endpoint, EndpointConfig, Model, Tags, Variant
 from emulator.errors import (
     LukewarmError,
     NotFound,
@@ -33,7 +34,8 @@ from emulator.errors import (
 )
 from emulator.hosting import Hosting
 from emulator.paging import Entry, page
-from emulator.registry import KINDS, Registry, arn_of
+from emulator.registry import KINDS, Record, Registry, arn_of
+from emulator.training import Trainings
 
 log = logging.getLogger("lukewarm.control")
 
@@ -49,13 +51,21 @@ _TYPE = (b"content-type", b"application/x-amz-json-1.1")
 class Control:
     """The control plane of one server; `companion` answers what is not ours."""
 
-    def __init__(self, hosting: Hosting, addressing: Addressing, companion: Asgi) -> None:
+    def __init__(
+        self, hosting: Hosting, trainings: Trainings, addressing: Addressing, companion: Asgi
+    ) -> None:
         self._hosting, self._addressing, self._companion = hosting, addressing, companion
+        self._operations = {
+            **{name: partial(handler, hosting) for name, handler in OPERATIONS.items()},
+            **{
+                name: partial(handler, trainings) for name, handler in jobcontrol.OPERATIONS.items()
+            },
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         operation = headers.get(b"x-amz-target", b"").decode("latin-1").removeprefix(TARGET)
-        if operation not in OPERATIONS and operation in known().operations:
+        if operation not in self._operations and operation in known().operations:
             await self._companion(scope, receive, send)
             return
         body = await take_in(receive, LARGEST)
@@ -63,7 +73,7 @@ class Control:
             return
         home = self._addressing.of(headers.get(b"authorization", b"")).home
         try:
-            if operation not in OPERATIONS:
+            if operation not in self._operations:
                 raise UnknownOperationException
             if body.size > LARGEST:
                 raise RequestTooLarge(f"The request has more than {LARGEST} bytes.")
@@ -71,7 +81,7 @@ class Control:
             if "ResourceArn" in params and not _ours(self._hosting.registry, params["ResourceArn"]):
                 await self._companion(scope, body.again(receive), send)
                 return
-            done = await OPERATIONS[operation](self._hosting, home, params)
+            done = await self._operations[operation](home, params)
         except LukewarmError as error:
             await refuse(send, error)
         except sqlite3.Error as error:
@@ -85,7 +95,7 @@ class Control:
 @cache
 def known() -> service.Service:
     """The service model, read when it is first needed."""
-    return service.load(OPERATIONS)
+    return service.load((*OPERATIONS, *jobcontrol.OPERATIONS))
 
 
 def parsed(body: bytes) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 from html import escape
 
-from emulator.statement import EndpointStatement, Statement
+from emulator.billing import Bill
+from emulator.statement import EndpointStatement, JobStatement, Statement
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -58,7 +59,12 @@ def page(statement: Statement) -> str:
         region=escape(statement.region),
         note=note,
         startup=startup,
-        endpoints="\n".join(_endpoint(one, statement.region) for one in statement.endpoints)
+        endpoints="\n".join(
+            [
+                *(_endpoint(one, statement.region) for one in statement.endpoints),
+                *(_job(one, statement.region) for one in statement.jobs),
+            ]
+        )
         or "<p>No endpoint yet.</p>",
     )
 
@@ -73,13 +79,23 @@ def _endpoint(entry: EndpointStatement, region: str) -> str:
         _count(counts.throttles, "throttle"),
         _count(counts.errors, "error"),
     ]
+    return _section(entry.key.name, facts, entry.bill)
+
+
+def _job(entry: JobStatement, region: str) -> str:
+    elsewhere = entry.key.home.region
+    facts = [*([] if elsewhere == region else [f"{elsewhere}, at the prices of that region"])]
+    return _section(entry.key.name, [*facts, "training job"], entry.bill)
+
+
+def _section(name: str, facts: list[str], bill: Bill) -> str:
     rows = "".join(
         f'<tr><td>{escape(charge.usage_type)}</td><td class="number">{charge.quantity:,f}</td>'
         f'<td>{escape(charge.unit)}</td><td class="number">{_price(charge.price)}</td>'
         f'<td class="number">{_price(charge.amount)}</td>'
         f'<td class="source">{escape(_origin(charge.source, charge.date, charge.confidence))}</td>'
         "</tr>"
-        for charge in entry.bill.charges
+        for charge in bill.charges
     )
     head = "".join(
         f'<th scope="col"{number}>{title}</th>'
@@ -94,13 +110,13 @@ def _endpoint(entry: EndpointStatement, region: str) -> str:
     )
     table = (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>'
-        f'<tfoot><tr><td colspan="4">Total</td><td class="number">{_money(entry.bill.total)}</td>'
+        f'<tfoot><tr><td colspan="4">Total</td><td class="number">{_money(bill.total)}</td>'
         "<td></td></tr></tfoot></table></div>"
         if rows
         else ""
     )
     return (
-        f'<section><h2>{escape(entry.key.name)}</h2><p class="facts">'
+        f'<section><h2>{escape(name)}</h2><p class="facts">'
         f"{escape(' · '.join(facts))}</p>{table}</section>"
     )
 

@@ -30,7 +30,7 @@ _VARIANT_STATUS = {Status.CREATING: "Creating", Status.UPDATING: "Updating"}
 
 def model(record: Model, members: Iterable[str]) -> dict[str, Any]:
     """DescribeModel."""
-    own = {"ModelArn": arn_of(Model, record.key), "CreationTime": _seconds(record.created)}
+    own = {"ModelArn": arn_of(Model, record.key), "CreationTime": seconds(record.created)}
     return {"EnableNetworkIsolation": False, **_given(record.request, members), **own}
 
 
@@ -43,7 +43,7 @@ def config(record: EndpointConfig, members: Iterable[str]) -> dict[str, Any]:
         **_given(record.request, members),
         "ProductionVariants": variants,
         "EndpointConfigArn": arn_of(EndpointConfig, record.key),
-        "CreationTime": _seconds(record.created),
+        "CreationTime": seconds(record.created),
     }
 
 
@@ -56,8 +56,8 @@ def endpoint(
         "EndpointArn": arn_of(Endpoint, record.key),
         "EndpointConfigName": record.current.config,
         "EndpointStatus": record.status.value,
-        "CreationTime": _seconds(record.created),
-        "LastModifiedTime": _seconds(record.modified),
+        "CreationTime": seconds(record.created),
+        "LastModifiedTime": seconds(record.modified),
     }
     if made_from:
         kept = set(members) - {"ProductionVariants"}
@@ -80,10 +80,10 @@ def entry(listed: Entry, kind: str, arn: str) -> dict[str, Any]:
     given: dict[str, Any] = {
         f"{kind}Name": listed.name,
         f"{kind}Arn": arn,
-        "CreationTime": _seconds(listed.created),
+        "CreationTime": seconds(listed.created),
     }
     if listed.status:
-        given["LastModifiedTime"] = _seconds(listed.modified)
+        given["LastModifiedTime"] = seconds(listed.modified)
         given["EndpointStatus"] = listed.status
     return given
 
@@ -102,7 +102,7 @@ def _variants(record: Endpoint) -> list[dict[str, Any]]:
         desired = wanted.variant if wanted else deployed.variant
         summary = _summary(record, deployed, desired)
         if word := _VARIANT_STATUS.get(record.status):
-            summary["VariantStatus"] = [{"Status": word, "StartTime": _seconds(record.modified)}]
+            summary["VariantStatus"] = [{"Status": word, "StartTime": seconds(record.modified)}]
         summaries.append(summary)
     return summaries
 
@@ -116,7 +116,7 @@ def _summary(record: Endpoint, deployed: Deployed, desired: Variant) -> dict[str
     }
     if deployed.container.image:
         image = {"SpecifiedImage": deployed.container.image}
-        summary["DeployedImages"] = [{**image, "ResolutionTime": _seconds(record.created)}]
+        summary["DeployedImages"] = [{**image, "ResolutionTime": seconds(record.created)}]
     if current.instances and desired.instances:
         summary["CurrentInstanceCount"] = current.instances.count
         summary["DesiredInstanceCount"] = desired.instances.count
@@ -137,12 +137,12 @@ def _pending(record: Endpoint) -> dict[str, Any]:
         summary = _summary(record, deployed, deployed.variant)
         if deployed.variant.instances:
             summary["InstanceType"] = deployed.variant.instances.instance_type
-        summary["VariantStatus"] = [{"Status": word, "StartTime": _seconds(record.modified)}]
+        summary["VariantStatus"] = [{"Status": word, "StartTime": seconds(record.modified)}]
         variants.append(summary)
     return {
         "EndpointConfigName": deployment.config,
         "ProductionVariants": variants,
-        "StartTime": _seconds(record.modified),
+        "StartTime": seconds(record.modified),
     }
 
 
@@ -165,5 +165,6 @@ def _given(request: Request, members: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def _seconds(instant: int) -> float:
+def seconds(instant: int) -> float:
+    """An instant as the API has it, to the millisecond."""
     return round(instant / SECOND, 3)

@@ -421,8 +421,8 @@ def _not_hosted(key: Key, what: str) -> ValidationException:
     )
 
 
-def document(record: Record) -> dict[str, Any]:
-    """The record as JSON types."""
+def document(record: Any) -> dict[str, Any]:
+    """A record, a dataclass with a `key`, as JSON types."""
     return {**asdict(record), "key": (*record.key.home, record.key.name)}
 
 

@@ -16,6 +16,8 @@ LukewarmError
  |   +- ValidationException
  |   |   +- NotFound                  "Could not find ..."; AWS has no code of its own for it
  |   +- ResourceLimitExceeded
+ |   +- ResourceInUse                 the name of a training job that there is
+ |   +- ResourceNotFound              of a training job, where AWS has a code for it
  |   +- UnknownOperationException      no such operation; AWS says nothing more
  |   +- SerializationException         the request is not what the operation takes
  |   +- RequestTooLarge           413  RequestEntityTooLargeException
@@ -147,6 +149,14 @@ class NotFound(ValidationException):
 
 class ResourceLimitExceeded(ControlError):
     code = "ResourceLimitExceeded"
+
+
+class ResourceInUse(ControlError):
+    code = "ResourceInUse"
+
+
+class ResourceNotFound(ControlError):
+    code = "ResourceNotFound"
 
 
 class UnknownOperationException(ControlError):

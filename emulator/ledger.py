@@ -275,7 +275,11 @@ _ACTIVE = """
     WHERE at_ns >= :from AND +region = :region AND +account = :account
     GROUP BY endpoint, variant, persona
 """
-_METERED_BY = {UsageKind.PROVISIONED_USAGE: Persona.SERVERLESS}
+TRAINED = "training"  # stands for a persona: a job's usage, not an endpoint's
+_METERED_BY: dict[UsageKind, str] = {
+    UsageKind.PROVISIONED_USAGE: Persona.SERVERLESS,
+    UsageKind.TRAINING: TRAINED,
+}
 _FLAGS = tuple(
     InvocationRow._fields.index(name) for name in ("cold_start", "provisioned", "bytes_billed")
 )
@@ -743,7 +747,7 @@ def _used(sums: list[_Sum], include_startup: bool) -> Iterator[tuple[_Place, int
 def _metered(held: list[_Held]) -> Iterator[tuple[_Place, int]]:
     for endpoint, variant, region, account, kind_name, sku, units, duration_ns in held:
         kind = UsageKind(kind_name)
-        persona = _METERED_BY.get(kind, Persona.REALTIME).value
+        persona = str(_METERED_BY.get(kind, Persona.REALTIME))
         yield (endpoint, variant, persona, region, account, kind, sku), units * duration_ns
 
 

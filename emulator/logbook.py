@@ -1,5 +1,5 @@
-"""What environments print, kept in files of the state directory within bounds: a folder for each
-endpoint, a file for each environment, a line of JSON for each line that was printed.
+"""What environments and training jobs print, kept in files of the state directory within bounds:
+a folder for each endpoint, a file for each environment, a line of JSON for each line printed.
 
 Lines are gathered for a moment and written by a thread, so that one of them costs a microsecond
 or two. What is too much is left out, and said to be; what is oldest goes first. Knows no protocol.
@@ -33,11 +33,13 @@ ALL_BYTES = 256 * MIB  # of all endpoints
 KEPT_S = 14 * 24 * 3600  # after the last line
 OVERHEAD = 64  # bytes, about, that a line takes beside its text
 PRUNED_EVERY = 256  # files that begin
+TRAINING = "/TrainingJobs"  # no endpoint is called that
+JOBS = 1000  # training jobs whose output stays
 T = TypeVar("T")
 
 
 class Stream(NamedTuple):
-    """One environment of a variant."""
+    """One environment of a variant; of the "endpoint" TRAINING, one instance of a job."""
 
     endpoint: str
     variant: str
@@ -127,7 +129,7 @@ class Logbook:
     def _append(self, lines: dict[_Place, list[bytes]]) -> None:
         for place, made in lines.items():
             try:
-                self._append_to(self._path(*place), b"\n".join(made) + b"\n")
+                self._append_to(self.path(*place), b"\n".join(made) + b"\n")
             except OSError as error:
                 if not self._failing:
                     log.error("What environments print cannot be kept: %s.", error)
@@ -149,7 +151,8 @@ class Logbook:
 
     def _begin(self, path: Path) -> None:
         """A file has begun: see to the bounds."""
-        _prune(path.parent.parent.glob("*/*.log"), STREAMS)
+        of_jobs = path.parent.parent.name == _as_name(TRAINING)
+        _prune(path.parent.parent.glob("*/*.log"), JOBS if of_jobs else STREAMS)
         self._begun += 1
         if self._begun % PRUNED_EVERY == 1:
             paths = sorted(self._directory.rglob("*.log"), key=_touched, reverse=True)
@@ -170,7 +173,7 @@ class Logbook:
 
     def read(self, home: Home, stream: Stream, since: Position) -> tuple[list[Event], Position]:
         """The lines after a position, and the position after them."""
-        path = self._path(home, stream)
+        path = self.path(home, stream)
         events: list[Event] = []
         position = since
         for one in (_older(path), path):
@@ -185,14 +188,15 @@ class Logbook:
 
     def delete(self, home: Home, stream: Stream) -> None:
         """Remove the output of an environment."""
-        _remove(self._path(home, stream))
+        _remove(self.path(home, stream))
 
     def delete_endpoint(self, home: Home, endpoint: str) -> None:
         """Remove the output of all environments of an endpoint."""
         folder = self._directory / home.account / home.region / _as_name(endpoint)
         shutil.rmtree(folder, ignore_errors=True)
 
-    def _path(self, home: Home, stream: Stream) -> Path:
+    def path(self, home: Home, stream: Stream) -> Path:
+        """The file of a stream, which another process may write in the same form."""
         endpoint, variant, environment = map(_as_name, stream)
         folder = self._directory / home.account / home.region / endpoint / variant
         return folder / f"{environment}.log"

@@ -1,6 +1,6 @@
-"""CloudWatch Logs of endpoints: brings the logbook's lines to whatever answers for Logs, when
-somebody asks. `MotoLogs` is for moto in this process, which it imports; `RemoteLogs` for another
-emulator.
+"""CloudWatch Logs of endpoints and training jobs: brings the logbook's lines to whatever answers
+for Logs, when somebody asks. `MotoLogs` is for moto in this process, which it imports; `RemoteLogs`
+for another emulator.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from emulator.address import Home
-from emulator.logbook import Event, Logbook, Position, Stream
+from emulator.logbook import TRAINING, Event, Logbook, Position, Stream
 from emulator.quirks import mend
 
-GROUPS = "/aws/sagemaker/Endpoints/"
+GROUPS = "/aws/sagemaker"
 EVENTS = 20_000  # of a stream in moto's memory; the newest
 BATCH = 1000  # events of one PutLogEvents
 BATCH_BYTES = 900_000
@@ -113,7 +113,7 @@ class RemoteLogs:
 
 
 def group_of(stream: Stream) -> str:
-    return GROUPS + stream.endpoint
+    return GROUPS + (TRAINING if stream.endpoint == TRAINING else f"/Endpoints/{stream.endpoint}")
 
 
 def name_of(stream: Stream) -> str:

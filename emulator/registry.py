@@ -1,5 +1,5 @@
-"""What is kept of models, endpoint configurations and endpoints: documents in the ledger, read back
-at the start. Starts nothing.
+"""What is kept of models, endpoint configurations, endpoints and training jobs: documents in the
+ledger, read back at the start. Starts nothing.
 
 Records that belong together come and go in one transaction, so that a crash leaves all or none.
 """
@@ -12,22 +12,25 @@ from typing import Any, TypeVar
 
 import orjson
 
-from emulator import earlier, endpoints
+from emulator import earlier, endpoints, jobs
 from emulator.address import Home, Key
-from emulator.endpoints import Endpoint, EndpointConfig, Model, Record, Tags
+from emulator.endpoints import Endpoint, EndpointConfig, Model, Tags
 from emulator.errors import NotFound, ValidationException
 from emulator.faults import arn
+from emulator.jobs import TrainingJob
 from emulator.ledger import Ledger, unreadable
 
 INITIALISED = "initialised"
 MAX_TAGS = 50
-R = TypeVar("R", Model, EndpointConfig, Endpoint)
+Record = endpoints.Record | TrainingJob
+R = TypeVar("R", Model, EndpointConfig, Endpoint, TrainingJob)
 
 # Of each kind: how ARNs call it, how sentences do, and how its documents are read.
 KINDS: Mapping[type[Record], tuple[str, str, Callable[[Mapping[str, Any]], Record]]] = {
     Model: ("model", "model", endpoints.model_from),
     EndpointConfig: ("endpoint-config", "endpoint configuration", endpoints.config_from),
     Endpoint: ("endpoint", "endpoint", endpoints.endpoint_from),
+    TrainingJob: ("training-job", "training job", jobs.made),
 }
 
 
@@ -57,7 +60,7 @@ class Registry:
 
     def _take_over(self, documents: list[list[dict[str, Any]]], home: Home) -> None:
         if any(documents):
-            models, configs, served = documents
+            models, configs, served, _ = documents
             self.put(*earlier.records(models, configs, served, home))
             kinds = [name for name, _, _ in KINDS.values()]
             self._ledger.delete(

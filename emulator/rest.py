@@ -23,6 +23,7 @@ from emulator.core import SECOND
 from emulator.errors import NotFound, ValidationException
 from emulator.hosting import Hosting
 from emulator.statement import Statement, draw_up
+from emulator.training import Trainings
 from emulator.views import (
     AdvanceBody,
     ClockView,
@@ -63,7 +64,7 @@ Cursor = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}$")]
 Since = Annotated[Instant, Query(description="ISO 8601, or seconds since 1970.")]
 
 
-def router(hosting: Hosting, authentication: bool) -> APIRouter:
+def router(hosting: Hosting, trainings: Trainings, authentication: bool) -> APIRouter:
     """The routes of one server. `authentication` says whether it asks for signatures."""
     routes = APIRouter(responses=_may(401, 403))
 
@@ -100,12 +101,12 @@ def router(hosting: Hosting, authentication: bool) -> APIRouter:
         return Response(dashboard.STYLE, media_type="text/css")
 
     routes.include_router(
-        _emulator(hosting, authentication), prefix="/_emulator", tags=["emulator"]
+        _emulator(hosting, trainings, authentication), prefix="/_emulator", tags=["emulator"]
     )
     return routes
 
 
-def _emulator(hosting: Hosting, authentication: bool) -> APIRouter:
+def _emulator(hosting: Hosting, trainings: Trainings, authentication: bool) -> APIRouter:
     routes = APIRouter(responses=_may(503))
     routes.include_router(injecting.router(hosting, _may))
     advancing = asyncio.Lock()
@@ -196,6 +197,7 @@ def _emulator(hosting: Hosting, authentication: bool) -> APIRouter:
     @routes.post("/reset", status_code=200, responses=_may(413))
     async def reset() -> ClockView:
         """Back to a first start: an empty ledger and the two default endpoints. Time stays."""
+        await trainings.reset()
         await hosting.reset()
         return clock_view(hosting)
 

@@ -16,9 +16,9 @@ from botocore.loaders import Loader
 from emulator.constraints import Flag, Instant, Many, Number, Pairs, Shape, Structure, Text
 
 SERVICE = "sagemaker"
-# The type `Url` takes https and s3 in botocore's model. Models of this machine are the point of an
-# emulator, so that for it file:// and absolute paths are as good.
-WIDENED = {"Url": "(https|s3)://([^/]+)/?(.*)|file://.*|/.*"}
+# These types take https and s3 in botocore's model. Models and data of this machine are the point
+# of an emulator, so that for it file:// and absolute paths are as good.
+WIDENED = dict.fromkeys(("Url", "S3Uri"), "(https|s3)://([^/]+)/?(.*)|file://.*|/.*")
 _BITS = {"integer": 32, "long": 64, "float": 0, "double": 0}
 
 

@@ -1,4 +1,5 @@
-"""The bill as `GET /billing` shows it: the ledger's usage, priced, one entry per endpoint.
+"""The bill as `GET /billing` shows it: the ledger's usage, priced, one entry for each endpoint and
+for each training job.
 
 Turns usage into a document; formats nothing for people (`dashboard.py`) and keeps nothing.
 """
@@ -12,7 +13,7 @@ from typing import Any
 
 from emulator.address import Key
 from emulator.billing import Bill, Charge, PriceTable, Usage, bill, total
-from emulator.ledger import Counts, UsageRecord
+from emulator.ledger import TRAINED, Counts, UsageRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +39,44 @@ class EndpointStatement:
 
 
 @dataclass(frozen=True, slots=True)
+class JobStatement:
+    """A training job's share of the bill. An endpoint may have the same name."""
+
+    key: Key
+    bill: Bill
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "name": self.key.name,
+            "region": self.key.home.region,
+            "account": self.key.home.account,
+            "total": _plain(self.bill.total),
+            "lines": [_line(charge) for charge in self.bill.charges],
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Statement:
-    """The bill of a server: what every endpoint that ever ran here cost, each at the prices of its
-    region. `region` is the server's own."""
+    """The bill of a server: what every endpoint and every training job that ever ran here cost,
+    each at the prices of its region. `region` is the server's own."""
 
     region: str
     currency: str
     endpoints: tuple[EndpointStatement, ...]
+    jobs: tuple[JobStatement, ...]
     include_startup: bool
 
     @property
     def total(self) -> Decimal:
-        return total(one.bill.total for one in self.endpoints)
+        return total(bill.total for bill in self._bills)
 
     @property
     def complete(self) -> bool:
-        return all(one.bill.complete for one in self.endpoints)
+        return all(bill.complete for bill in self._bills)
+
+    @property
+    def _bills(self) -> list[Bill]:
+        return [one.bill for one in self.endpoints] + [one.bill for one in self.jobs]
 
     def document(self) -> dict[str, Any]:
         """JSON types; every amount of money and every quantity a decimal string."""
@@ -64,6 +87,7 @@ class Statement:
             "complete": self.complete,
             "include_startup": self.include_startup,
             "endpoints": [one.document() for one in self.endpoints],
+            "training_jobs": [one.document() for one in self.jobs],
         }
 
 
@@ -78,8 +102,12 @@ def draw_up(
     """Price what the ledger holds, by the tables that `prices` has. `personas` names the
     endpoints that are hosted now, which are listed even if they have not been used."""
     by_endpoint: dict[Key, list[Usage]] = {key: [] for key in personas}
+    by_job: dict[Key, list[Usage]] = {}
     named = dict(personas)
     for record in usages:
+        if record.persona == TRAINED:
+            by_job.setdefault(record.key, []).append(record.usage)
+            continue
         by_endpoint.setdefault(record.key, []).append(record.usage)
         named.setdefault(record.key, record.persona)
     for key, counted in counts.items():
@@ -94,7 +122,12 @@ def draw_up(
         )
         for key in sorted(by_endpoint, key=lambda key: (key.name, key.home))
     )
-    return Statement(region, prices(region).currency, tuple(entries), include_startup)
+    jobs = (
+        JobStatement(key, bill(by_job[key], prices(key.home.region)))
+        for key in sorted(by_job, key=lambda key: (key.name, key.home))
+    )
+    currency = prices(region).currency
+    return Statement(region, currency, tuple(entries), tuple(jobs), include_startup)
 
 
 def _line(charge: Charge) -> dict[str, Any]:

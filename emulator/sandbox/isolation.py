@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -35,21 +35,36 @@ class Enclosure:
         self._wanted = wanted if sys.platform == "linux" else OFF
         self._offered = 0
         self._sealed = False
+        self._housed = False
+        self._mounts: tuple[Path, ...] = ()
 
-    def enter(self, writable: Path) -> None:
-        """While the process has one thread. `writable` is for `seal`."""
-        if self._wanted != OFF:
-            self._offered = namespaces.enter(writable, network=self._wanted == FILES)
+    def enter(self, writable: Path, furnished: bool = False) -> None:
+        """While the process has one thread. `writable` is for `seal`; `furnished` says that
+        `furnish` will be asked for, whatever else is wanted."""
+        if self._wanted != OFF or (furnished and sys.platform == "linux"):
+            self._offered = namespaces.enter(writable, network=self._wanted != FULL)
+
+    def furnish(self, own: Path, place: Path) -> bool:
+        """Have what is in `own` stand in the directory `place`, and shared memory of its own;
+        whether that could be done."""
+        if not self._offered & namespaces.MOUNTS:
+            return False
+        if not _done(partial(namespaces.furnish, own, place)):
+            return False
+        self._mounts = tuple(filter(Path.is_dir, (place, namespaces.SHARED_MEMORY)))
+        self._housed = True
+        return True
 
     def seal(self, writable: Path) -> None:
-        """Nothing but what lies below `writable` can be changed from here on."""
-        if self._offered & namespaces.MOUNTS:
-            namespaces.seal(writable)
+        """Nothing but what lies below `writable`, and what was furnished, can be changed from here
+        on."""
+        if self._wanted != OFF and self._offered & namespaces.MOUNTS:
+            namespaces.seal(writable, self._mounts)
             self._sealed = True
 
-    def confine(self, scratch: Path, port: int | None) -> dict[str, str]:
-        """The rest, for an environment of its own: nothing but what lies below `scratch` can be
-        changed, and no TCP connection made but to `port`. What is in force."""
+    def confine(self, scratch: Path, port: int | None, also: Sequence[Path] = ()) -> dict[str, str]:
+        """The rest, for an environment of its own: nothing but what lies below `scratch` and
+        `also` can be changed, and no TCP connection made but to `port`. What is in force."""
         if self._wanted == OFF:
             return dict(OPEN)
         kernel.renounce()
@@ -58,7 +73,8 @@ class Enclosure:
         alone = bool(self._offered & namespaces.NETWORK)
         closes = self._wanted == FULL and (alone or version >= landlock.NETWORK)
         closed = closes and _done(sockets.only_tcp)
-        restrict = partial(landlock.restrict, version, scratch, port, network=not closed)
+        own = alone and self._housed  # its own loopback, which leads nowhere else
+        restrict = partial(landlock.restrict, version, scratch, port, own or not closed, also)
         if not version or not _done(restrict):
             version, closed = 0, closed and alone
         return {

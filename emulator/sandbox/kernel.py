@@ -7,6 +7,7 @@ import os
 import struct
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 CAPABILITIES_V3 = 0x20080522  # _LINUX_CAPABILITY_VERSION_3: two words of 32 for each set
 DAC_OVERRIDE = 1 << 1
@@ -40,9 +41,9 @@ def unshare(flags: int) -> None:
     checked(LIBC.unshare(flags))
 
 
-def mount(source: bytes | None, target: bytes, flags: int) -> None:
-    """Bind a mount, or change how it propagates."""
-    checked(LIBC.mount(source, target, None, ctypes.c_ulong(flags), None))
+def mount(source: bytes | None, target: bytes, flags: int, kind: bytes | None = None) -> None:
+    """Bind a mount, change how it propagates, or make one of a `kind` such as tmpfs."""
+    checked(LIBC.mount(source, target, kind, ctypes.c_ulong(flags), None))
 
 
 def renounce() -> None:

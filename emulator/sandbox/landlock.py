@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 from emulator.sandbox import kernel
@@ -34,10 +35,12 @@ def abi() -> int:
         return 0
 
 
-def restrict(version: int, writable: Path, port: int | None, network: bool) -> None:
-    """From now on this thread and what it starts write below `writable` only; where `version` has
-    it, send no signal to and see no memory of a process outside of them; and unless `network`,
-    connect by TCP to `port` at most.
+def restrict(
+    version: int, writable: Path, port: int | None, network: bool, also: Sequence[Path] = ()
+) -> None:
+    """From now on this thread and what it starts write below `writable` and `also` only; where
+    `version` has it, send no signal to and see no memory of a process outside of them; and unless
+    `network`, connect by TCP to `port` at most.
 
     Raises OSError; some of it may be in force then.
     """
@@ -48,7 +51,8 @@ def restrict(version: int, writable: Path, port: int | None, network: bool) -> N
     size = 8 if version < NETWORK else 16 if version < SCOPES else 24
     ruleset = kernel.syscall(CREATE_RULESET, attributes, size, 0)
     try:
-        _allow_beneath(ruleset, writable, files & ~(MAKE_CHAR | MAKE_BLOCK))
+        for place in (writable, *also):
+            _allow_beneath(ruleset, place, files & ~(MAKE_CHAR | MAKE_BLOCK))
         for device in DEVICES:
             with contextlib.suppress(FileNotFoundError):
                 _allow_beneath(ruleset, device, files & (WRITE_FILE | TRUNCATE | IOCTL_DEVICE))

@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 from emulator.sandbox import kernel
@@ -22,6 +23,7 @@ RECURSIVELY, READ_ONLY = 0x8000, 1
 SIOCSIFFLAGS, UP_AND_RUNNING = 0x8914, 0x1 | 0x40
 
 NETWORK, MOUNTS = 1, 2
+SHARED_MEMORY = Path("/dev/shm")
 
 
 def enter(writable: Path, network: bool) -> int:
@@ -37,15 +39,38 @@ def enter(writable: Path, network: bool) -> int:
     return 0
 
 
-def seal(writable: Path) -> None:
-    """Make everything but what lies below `writable` read-only for this thread and what it
-    starts. Raises OSError."""
-    kernel.unshare(NEW_MOUNTS)
-    kernel.mount(None, b"/", RECURSIVE | SLAVE)  # what is unmounted outside goes here, too
+def seal(writable: Path, mounts: Sequence[Path] = ()) -> None:
+    """Make everything but what lies below `writable`, and on the `mounts` that `furnish` has made,
+    read-only for this thread and what it starts. Raises OSError."""
+    _separate()
     own = os.fsencode(writable)
     kernel.mount(own, own, BIND)
     _set_attributes(b"/", RECURSIVELY, READ_ONLY, 0)
-    _set_attributes(own, 0, 0, READ_ONLY)
+    for place in (own, *map(os.fsencode, mounts)):
+        _set_attributes(place, 0, 0, READ_ONLY)
+
+
+def furnish(own: Path, place: Path) -> None:
+    """Have what is in `own` stand in the directory `place` beside what is there already, and an
+    empty place for shared memory, for this thread and what it starts. Raises OSError."""
+    _separate()
+    for entry in list(os.scandir(place)):
+        stand_in = own / entry.name
+        if stand_in.exists():
+            continue
+        if entry.is_symlink():
+            stand_in.symlink_to(Path(entry.path).readlink())
+            continue
+        stand_in.mkdir() if entry.is_dir() else stand_in.touch()
+        kernel.mount(os.fsencode(entry.path), os.fsencode(stand_in), BIND | RECURSIVE)
+    kernel.mount(os.fsencode(own), os.fsencode(place), BIND | RECURSIVE)
+    if SHARED_MEMORY.is_dir():
+        kernel.mount(b"tmpfs", os.fsencode(SHARED_MEMORY), 0, b"tmpfs")
+
+
+def _separate() -> None:
+    kernel.unshare(NEW_MOUNTS)
+    kernel.mount(None, b"/", RECURSIVE | SLAVE)  # what is unmounted outside goes here, too
 
 
 def _offered(user: bool, writable: Path, network: bool) -> int:
