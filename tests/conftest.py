@@ -14,7 +14,8 @@ from tests.servers import Server, serving
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server under the virtual clock. Tests make endpoints of their own on it."""
-    with serving(tmp_path_factory.mktemp("virtual"), EMULATOR_CLOCK="virtual") as running:
+    settings = {"EMULATOR_CLOCK": "virtual", "EMULATOR_TRAINING_STOP_S": "1"}
+    with serving(tmp_path_factory.mktemp("virtual"), **settings) as running:
         yield running
 
 
