@@ -22,6 +22,31 @@ def input_handler(data, context):
 def output_handler(response, context):
     return response.content, "application/json"
 """
+TRAIN = """
+import argparse, os
+parser = argparse.ArgumentParser()
+parser.add_argument("--epochs", type=int)
+parser.add_argument("--greeting")
+parser.add_argument("--model_dir")
+given = parser.parse_args()
+assert os.listdir(os.environ["SM_CHANNEL_TRAINING"]) == ["images.json"]
+print("said", given.greeting, flush=True)
+import keras
+import numpy as np
+model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="ones")])
+model.compile(keras.optimizers.SGD(0.0), "mse")
+for _ in range(given.epochs):
+    history = model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    print("loss:", history.history["loss"][0], flush=True)
+model.export(os.path.join(os.environ["SM_MODEL_DIR"], "1"))
+"""
+INFERENCE = """
+import json
+def input_handler(data, context):
+    return data.read().decode()
+def output_handler(response, context):
+    return json.dumps({"wrapped": json.loads(response.content)}), "application/json"
+"""
 Arriving = Callable[..., Person]
 
 
@@ -51,10 +76,13 @@ def expected(here: Server) -> Any:
 @pytest.fixture(scope="session")
 def luggage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the images as a request, `images.json`, and the model, `model.tar.gz`; with
-    a script that prints in `printing.tar.gz`."""
+    a script that prints in `printing.tar.gz`; scripts that train and serve in `code`."""
     folder = tmp_path_factory.mktemp("luggage")
     images, _ = sample()
     (folder / "images.json").write_text(json.dumps({"instances": images[:IMAGES].tolist()}))
+    (folder / "code").mkdir()
+    (folder / "code" / "train.py").write_text(TRAIN)
+    (folder / "code" / "inference.py").write_text(INFERENCE)
     _pack(folder / "model.tar.gz")
     _pack(folder / "printing.tar.gz", PRINTING)
     return folder
