@@ -272,6 +272,13 @@ TABLE: tuple[Setting, ...] = (
         "Largest unpacked size of a model archive.",
     ),
     Setting(
+        "settle_s",
+        "5",
+        _number(0, 60),
+        "How long CreateEndpoint, UpdateEndpoint and DeleteEndpoint hold their answer for the"
+        " endpoint to be there, changed or gone: clients that wait look every 30 s only.",
+    ),
+    Setting(
         "training_stop_s",
         "120",
         _number(0, 3600),
@@ -381,6 +388,7 @@ class Config:
     serverless_endpoints_quota: int
     instances_quota: int
     model_bytes: int
+    settle_s: float
     training_stop_s: float
     training_requirements: bool
     companion_url: str  # empty: the one in this process

@@ -210,6 +210,7 @@ async def delete_endpoint_config(hosting: Hosting, home: Home, params: Params) -
 async def create_endpoint(hosting: Hosting, home: Home, params: Params) -> Params:
     key, config = Key(home, params["EndpointName"]), params["EndpointConfigName"]
     hosting.create_endpoint(key, config, _tags(params), params.get("DeploymentConfig"))
+    await hosting.settle(key)
     return {"EndpointArn": arn_of(Endpoint, key)}
 
 
@@ -241,6 +242,7 @@ async def update_endpoint(hosting: Hosting, home: Home, params: Params) -> Param
     if params.get("RetainDeploymentConfig") and options is None:
         options = hosting.find(key).record.deployment_config
     hosting.update_endpoint(key, params["EndpointConfigName"], retained, options)
+    await hosting.settle(key)
     return {"EndpointArn": arn_of(Endpoint, key)}
 
 
@@ -256,6 +258,7 @@ async def update_weights(hosting: Hosting, home: Home, params: Params) -> Params
             raise ValidationException(f'The variant "{name}" {what}.')
         wanted[name] = _desired(deployed.variant, desired)
     hosting.rescale_endpoint(key, list(wanted.values()))
+    await hosting.settle(key)
     return {"EndpointArn": arn_of(Endpoint, key)}
 
 
@@ -281,7 +284,9 @@ def _desired(variant: Variant, desired: Mapping[str, Any]) -> Variant:
 
 
 async def delete_endpoint(hosting: Hosting, home: Home, params: Params) -> Params:
-    hosting.delete_endpoint(Key(home, params["EndpointName"]))
+    key = Key(home, params["EndpointName"])
+    hosting.delete_endpoint(key)
+    await hosting.settle(key)
     return {}
 
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import sqlite3
 import sys
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -255,6 +256,16 @@ class Hosting:
         )
         self._check_quotas(key, target)
         self._lifecycle.rescale(hosted, target)
+
+    async def settle(self, key: Key) -> None:
+        """Wait until nothing is being done to an endpoint any more, for EMULATOR_SETTLE_S at
+        most."""
+        until = time.monotonic() + self.config.settle_s
+        moving = {*IN_PROGRESS, Status.DELETING}
+        while (record := self.registry.get(Endpoint, key)) and record.status in moving:
+            if time.monotonic() >= until:
+                return
+            await asyncio.sleep(0.01)
 
     def delete_endpoint(self, key: Key) -> None:
         """Take an endpoint out of service; its billing history, its configuration and its models

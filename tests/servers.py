@@ -68,9 +68,10 @@ def descendants(pid: int) -> list[int]:
 
 
 def environment(state: Path, **settings: str) -> dict[str, str]:
-    """The test's environment variables with these settings and no others."""
+    """The test's environment variables with these settings and no others. Nothing is held back
+    until an endpoint is in service: what it is on the way there can be seen."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("EMULATOR_")}
-    return kept | {"EMULATOR_STATE_DIR": str(state)} | settings
+    return kept | {"EMULATOR_STATE_DIR": str(state), "EMULATOR_SETTLE_S": "0"} | settings
 
 
 def uvicorn(port: int, *more: str) -> list[str]:

@@ -53,7 +53,7 @@ Arriving = Callable[..., Person]
 @pytest.fixture(scope="session")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server by the wall clock."""
-    with serving(tmp_path_factory.mktemp("here")) as running:
+    with serving(tmp_path_factory.mktemp("here"), EMULATOR_SETTLE_S="60") as running:
         yield running
 
 

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.accounts import REALTIME, Account
 from tests.clients.conftest import Arriving
+from tests.clients.people import REGION
+from tests.servers import Server
 
 
 @pytest.mark.parametrize("client", ["boto3", "boto3-2024"])
@@ -34,3 +37,18 @@ def test_an_endpoint_from_its_upload_to_its_end(
     assert found["stream"].startswith("AllTraffic/")
     assert found["printed"] == ["called"]
     np.testing.assert_allclose(found["predictions"], expected, atol=1e-5)
+
+
+def test_what_is_asked_for_is_done_at_the_first_look(here: Server) -> None:
+    account = Account(here, REGION)
+    account.model("at-once")
+    account.config("at-once", REALTIME)
+    account.config("at-once-larger", {**REALTIME, "InitialInstanceCount": 2}, model="at-once")
+    account.endpoint("at-once")
+    assert account.describe("at-once")["EndpointStatus"] == "InService"
+    account.sagemaker.update_endpoint(EndpointName="at-once", EndpointConfigName="at-once-larger")
+    (variant,) = account.describe("at-once")["ProductionVariants"]
+    assert variant["CurrentInstanceCount"] == 2
+    account.sagemaker.delete_endpoint(EndpointName="at-once")
+    names = [one["EndpointName"] for one in account.sagemaker.list_endpoints()["Endpoints"]]
+    assert "at-once" not in names
