@@ -12,7 +12,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cold_start, control, crowd, endurance, inference, load, startup, warm, wrk
+from benchmarks import (
+    cold_start,
+    control,
+    crowd,
+    endurance,
+    inference,
+    load,
+    startup,
+    training,
+    warm,
+    wrk,
+)
 from benchmarks.measure import ROOT, Figure, NotMeasured, machine
 from benchmarks.peers.serving import versions
 
@@ -21,6 +32,7 @@ BENCHMARKS = {
     "cold-start": cold_start.figures,
     "warm": warm.figures,
     "control": control.figures,
+    "training": training.figures,
     "inference": inference.figures,
     "load": load.figures,
     "crowd": crowd.figures,

@@ -6,9 +6,10 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from emulator.address import Home
 from emulator.archives import unpack
@@ -17,7 +18,7 @@ from emulator.errors import SetupError, ValidationException
 
 ANYTHING = 1 << 60  # bytes; the disk is the limit
 ARCHIVE = "application/x-tar"
-BASE = "/opt/ml/"
+T = TypeVar("T")
 
 
 class Store(Protocol):
@@ -43,11 +44,20 @@ class Channels:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        # Threads of their own: measuring memory must not wait behind gigabytes.
+        self._copier = ThreadPoolExecutor(2, "lukewarm-training")
+
+    def close(self) -> None:
+        self._copier.shutdown(wait=False, cancel_futures=True)
+
+    async def apart(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Do what takes long with files in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._copier, work, *arguments)
 
     async def check(self, url: str, home: Home, role: str) -> None:
         """Raises ValidationException, for S3 in AWS's words, if nothing is at that address."""
         if not url.startswith(REMOTE):
-            await asyncio.to_thread(_check_local, url)
+            await self.apart(_check_local, url)
             return
         trouble = ""
         try:
@@ -80,7 +90,7 @@ class Channels:
         Raises SetupError.
         """
         if not url.startswith(REMOTE):
-            await asyncio.to_thread(_copy, local(url), target)
+            await self.apart(_copy, local(url), target)
             return
         base, names = (await self._names(url, home)) or (url, [])
         await self._store.fetch_each(base, names, home, target, ANYTHING)
@@ -91,21 +101,21 @@ class Channels:
         if url.startswith(REMOTE):
             archive = target.with_name("sourcedir.tar.gz")
             await self._store.fetch(url, home, archive, limit_bytes)
-            await asyncio.to_thread(_unpack, url, archive, target, limit_bytes)
+            await self.apart(_unpack, url, archive, target, limit_bytes)
             archive.unlink()
             return
         source = local(url)
         if source.is_dir():
-            await asyncio.to_thread(_copy, source, target)
+            await self.apart(_copy, source, target)
         else:
-            await asyncio.to_thread(_unpack, url, source, target, limit_bytes)
+            await self.apart(_unpack, url, source, target, limit_bytes)
 
     async def deliver(self, source: Path, url: str, home: Home, content_type: str) -> None:
         """Store a file at an address. Raises SetupError, or OSError for a path."""
         if url.startswith(REMOTE):
             await self._store.put(url, home, source, content_type)
         else:
-            await asyncio.to_thread(_place, source, local(url))
+            await self.apart(_place, source, local(url))
 
     async def _names(self, url: str, home: Home) -> tuple[str, list[str]] | None:
         """The address of the folder that a prefix stands for, and names below it; None for none."""

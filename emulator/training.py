@@ -73,19 +73,19 @@ class Trainings:
             if not job.over:
                 self.registry.put(self._cut_short(job))
         if self._directory.is_dir():
-            await asyncio.to_thread(remove, self._directory)
+            await self._channels.apart(remove, self._directory)
 
     async def close(self) -> None:
         """End every job that runs; none of them can go on later."""
-        runs = list(self._runs.values())
-        for run in runs:
-            run.abandon()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self.reset()
+        self._channels.close()
 
     async def reset(self) -> None:
         """End every job; their records go with the registry's."""
-        await self.close()
+        for run in self._runs.values():
+            run.abandon()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def create(self, key: Key, request: JobRequest, tags: Tags) -> TrainingJob:
         """Start a job; InProgress until its script has ended and its results are stored.

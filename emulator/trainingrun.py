@@ -104,7 +104,7 @@ class Run:
         if self._abandoned:
             stage, reason = Stage.FAILED, ABANDONED
         await self._settle(lambda: self._end(stage, reason))
-        await asyncio.to_thread(remove, self._folder)
+        await self._shop.channels.apart(remove, self._folder)
 
     async def _stages(self) -> tuple[Stage, str]:
         await self._settle(self._begin)
@@ -184,7 +184,7 @@ class Run:
         """Make the job's folder, with its data and its code in it. Raises SetupError."""
         job, channels = self.job, self._shop.channels
         home = job.key.home
-        await asyncio.to_thread(self._furnish)
+        await self._shop.channels.apart(self._furnish)
         for channel in self._training.channels:
             url = channel["DataSource"]["S3DataSource"]["S3Uri"]
             await channels.bring(url, home, self._ml(f"{toolkit.DATA}/{channel['ChannelName']}"))
@@ -292,7 +292,7 @@ class Run:
     async def _execute(self, order: Order) -> Outcome:
         """Have the script run, until it ends or has to. Raises SetupError if nothing tells how."""
         path = self._folder / "order.json"
-        await asyncio.to_thread(order.write, path)
+        await self._shop.channels.apart(order.write, path)
         with (self._folder / "trainer.log").open("wb") as output:
             arguments = [str(path), str(os.getpid())]
             surroundings = scrubbed(os.environ, self._folder)
@@ -349,11 +349,11 @@ class Run:
             await self._deliver_files(model, f"{place}/model")
         else:
             archive = self._folder / "model.tar.gz"
-            await asyncio.to_thread(pack, model, archive)
+            await self._shop.channels.apart(pack, model, archive)
             await channels.deliver(archive, f"{place}/model.tar.gz", home, ARCHIVE)
         if any(data.iterdir()):
             archive = self._folder / "output.tar.gz"
-            await asyncio.to_thread(pack, data, archive)
+            await self._shop.channels.apart(pack, data, archive)
             await channels.deliver(archive, f"{place}/output.tar.gz", home, ARCHIVE)
         if (kept := self._checkpoints()) is not None:
             await self._deliver_files(self._ml(toolkit.CHECKPOINTS), kept)

@@ -261,7 +261,8 @@ print("found", open(path).read() if os.path.exists(path) else "none", flush=True
 open(path, "w").write("7")
 """
     kept = {"CheckpointConfig": {"S3Uri": f"s3://{trainer.bucket}/kept"}}
-    trainer.run("first", script, **kept)
+    spot = trainer.run("first", script, EnableManagedSpotTraining=True, **kept)
+    assert spot["BillableTimeInSeconds"] == spot["TrainingTimeInSeconds"]
     trainer.run("second", script, **kept)
     assert "found none" in trainer.lines("first")
     assert "found 7" in trainer.lines("second")
