@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from emulator import catalogue, connections, documentation, rest, workers
+from emulator import catalogue, connections, documentation, profiles, rest, workers
 from emulator.address import Addressing, Home, Key
 from emulator.asgi import Asgi, Receive, Scope, Send
 from emulator.auth import S3, Verifier
@@ -71,6 +71,7 @@ class Server:
     def __init__(self, config: Config, where: Listening) -> None:
         self.config = config
         catalogue.price_table(config.region)  # raises for a region without one
+        profiles.load(config.profile)  # raises if there is none
         self.state = StateDirectory(config.state_dir)
         try:
             python = interpreter.usable(config.python)

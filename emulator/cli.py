@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from emulator import caller, catalogue, exports
+from emulator import caller, catalogue, exports, profiles
 from emulator.caller import Caller
 from emulator.config import Config, read
 from emulator.errors import SetupError
@@ -61,6 +61,7 @@ def serve(
         config = read(os.environ)
         interpreter.usable(config.python)
         catalogue.price_table(config.region)
+        profiles.load(config.profile)
         _check_port(host, port)
     uvicorn.run("emulator.app:app", host=host, port=port, access_log=config.access_log)
 
@@ -204,6 +205,7 @@ def status(url: Url = "", as_json: AsJson = False) -> None:
         ("Server", server.url),
         ("Region and account", f"{about['region']}, {about['account']}"),
         ("Time", f"{about['now']} ({about['clock']} clock)"),
+        *([("Latency profile", about["profile"])] if about["profile"] != "none" else []),
         ("Endpoints", str(len(hosted))),
         ("Environments", f"{_states(running)}, {_mib(shown['memory_bytes'])}"),
         ("Spent", f"{bill['total']} {bill['currency']}{_incomplete(bill)}"),

@@ -198,6 +198,13 @@ TABLE: tuple[Setting, ...] = (
         "Provisioning delay modelled on top of a real cold start: `none`, `aws` (drawn from a"
         " fit to published measurements) or seconds.",
     ),
+    Setting(
+        "profile",
+        "none",
+        _text,
+        "Latency profile: network and service overhead that AWS has and this machine has not."
+        " `paris-2022`, or the path of a TOML file.",
+    ),
     Setting("seed", "0", _whole(0, 2**31 - 2), "Seed of every draw: keep-warm, delays, routing."),
     Setting(
         "bill_startup",
@@ -372,6 +379,7 @@ class Config:
     isolation: str
     keep_warm_s: tuple[float, float]
     cold_start: str
+    profile: str
     seed: int
     bill_startup: bool
     cpu_share: bool

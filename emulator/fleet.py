@@ -125,7 +125,14 @@ class Fleets:
             compiled=persona.compiled,
             variables=variables,
         )
-        terms = Terms(persona.payload_bytes, persona.cpu_share)
+        profile = self._means.profile
+        terms = Terms(
+            persona.payload_bytes,
+            persona.cpu_share,
+            profile.latency(variant.persona, self._config.seed, f"{key.name}/{variant.name}")
+            if profile
+            else None,
+        )
         return LiveVariant(place, variant, persona.policy, spec, terms, self._means)
 
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from emulator import catalogue, endpoints, personas
+from emulator import catalogue, endpoints, personas, profiles
 from emulator.address import Home, Key
 from emulator.billing import UsageKind
 from emulator.clock import Clock
@@ -92,7 +92,10 @@ class Hosting:
         self._copies = Copies(state / "models", config.model_bytes, objects)
         self._journal = Journal(ledger, metrics.observe)
         delays = Delays(config.cold_start, config.seed)
-        means = Means(clock, sandbox, self._journal.write, self._hold, delays, self._log)
+        self.profile = profiles.load(config.profile)
+        means = Means(
+            clock, sandbox, self._journal.write, self._hold, delays, self.profile, self._log
+        )
         fleets = Fleets(config, self._conversions, means)
         self._lifecycle = Lifecycle(
             clock, self.registry, self._copies, fleets, sandbox, self._forgotten

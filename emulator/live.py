@@ -40,6 +40,7 @@ from emulator.inflight import Live, Pending, Served, Settling, State, answered_b
 from emulator.injection import IN_STREAM, Injection
 from emulator.ledger import InvocationRow
 from emulator.members import MAX_HEADER
+from emulator.profiles import Latency, Profile
 from emulator.sandbox.protocol import (
     EnvironmentFailed,
     Invocation,
@@ -63,6 +64,7 @@ class Terms:
 
     payload_bytes: int
     cpu_share: tuple[int, int] | None = None  # vCPUs as numerator, denominator
+    latency: Latency | None = None  # modelled, of each request
 
 
 @dataclass(slots=True)
@@ -74,6 +76,7 @@ class Means:
     write: Callable[[InvocationRow], asyncio.Future[None]]
     hold: Callable[[Key, str, UsageKind, str, int, int], None]
     delays: Delays
+    profile: Profile | None = None
     log_line: LogLine = field(default=lambda *_: None)
 
 
@@ -121,6 +124,13 @@ class LiveVariant:
         self._metered = True
         for resource, units in self._held.items():
             self._bill(resource, units)
+
+    async def travel(self, latency: Latency) -> int:
+        """Wait as long as a request is on its way at AWS; the monotonic instant that it arrived at,
+        after the network and before the service's own work."""
+        network_ns, overhead_ns = latency.draw()
+        await self._means.clock.pause(network_ns + overhead_ns)
+        return time.monotonic_ns() - overhead_ns
 
     def invoke(
         self, request_id: str, invocation: Invocation, arrived_mono: int, inference_id: str

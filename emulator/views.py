@@ -217,6 +217,7 @@ class ServerView(BaseModel):
     authentication: bool = Field(description="Whether requests have to be signed.")
     clock: Literal["wall", "virtual"]
     now: str
+    profile: str = Field(description="The latency profile in force; `none` for none.")
 
 
 class AdvanceBody(Strict):
@@ -277,6 +278,7 @@ def server_view(hosting: Hosting, authentication: bool) -> ServerView:
         authentication=authentication,
         clock=clock.clock,
         now=clock.now,
+        profile=hosting.profile.name if hosting.profile else "none",
     )
 
 

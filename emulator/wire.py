@@ -108,6 +108,8 @@ class Wire:
         variant = self.hosting.variant(key, target)
         limit = variant.terms.payload_bytes
         body, size = await _read(receive, limit, int(headers.get(b"content-length") or 0))
+        if variant.terms.latency is not None:
+            arrived = await variant.travel(variant.terms.latency)
         if variant.closed:  # while the body came in
             variant = self.hosting.variant(key, target)
         if size > limit:

@@ -45,6 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.quirks",
         "emulator.refusals",
         "emulator.paging",
+        "emulator.profiles",
         "emulator.toolkit",
         "emulator.sandbox",
         "emulator.state",
