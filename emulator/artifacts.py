@@ -74,7 +74,9 @@ def _fill(source: Path, target: Path, limit_bytes: int) -> None:
     if not source.exists():
         raise SetupError(f"There is no model at {source}.")
     if source.is_dir():
-        _copy_directory(source, target, limit_bytes)
+        # What `tf.saved_model.save` has written is the version that a server looks for.
+        bare = (source / "saved_model.pb").is_file()
+        _copy_directory(source, target / "1" if bare else target, limit_bytes)
     elif not source.is_file():
         raise SetupError(f"The model {source} is neither a file nor a directory.")
     elif source.name.endswith(ARCHIVES):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Any
@@ -34,28 +35,48 @@ class Caller:
             base_url=self.url, timeout=TIMEOUT_S, headers=headers, trust_env=False
         )
 
+    @property
+    def here(self) -> bool:
+        """Whether the server is on this machine, so that a path means the same to it."""
+        host = urlsplit(self.url).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
     def get(self, path: str) -> Any:
         return self._asked("GET", path)
 
     def post(self, path: str) -> Any:
         return self._asked("POST", path)
 
-    def invoke(self, region: str, account: str, name: str, **given: Any) -> dict[str, Any]:
-        """InvokeEndpoint, signed by botocore. `given` are its members; the answer's `Body` is read.
-        Raises botocore's ClientError as it is."""
+    def put(self, path: str, body: Any) -> Any:
+        return self._asked("PUT", path, body)
+
+    def delete(self, path: str) -> Any:
+        return self._asked("DELETE", path)
+
+    def client(self, service: str, region: str, account: str) -> Any:
+        """botocore's client of an AWS service at this server."""
         from botocore.config import Config as ClientConfig
-        from botocore.exceptions import BotoCoreError
         from botocore.session import Session
 
         key_id, secret = keys(self._config, account)
-        client = Session().create_client(
-            "sagemaker-runtime",
+        return Session().create_client(
+            service,
             region_name=region,
             endpoint_url=self.url,
             aws_access_key_id=key_id,
             aws_secret_access_key=secret,
             config=ClientConfig(retries={"total_max_attempts": 1}, read_timeout=ANSWER_S),
         )
+
+    def invoke(self, region: str, account: str, name: str, **given: Any) -> dict[str, Any]:
+        """InvokeEndpoint, signed by botocore. `given` are its members; the answer's `Body` is read.
+        Raises botocore's ClientError as it is."""
+        from botocore.exceptions import BotoCoreError
+
+        client = self.client("sagemaker-runtime", region, account)
         try:
             answer: dict[str, Any] = client.invoke_endpoint(EndpointName=name, **given)
             answer["Body"] = answer["Body"].read()
@@ -65,9 +86,9 @@ class Caller:
             client.close()
         return answer
 
-    def _asked(self, method: str, path: str) -> Any:
+    def _asked(self, method: str, path: str, body: Any = None) -> Any:
         try:
-            answer = self._client.request(method, path)
+            answer = self._client.request(method, path, json=body)
         except httpx.HTTPError as error:
             raise SetupError(
                 f"No server answers at {self.url} ({error}): start one with `lukewarm serve`, or "

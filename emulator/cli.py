@@ -6,18 +6,15 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from emulator import caller, catalogue, exports, profiles
-from emulator.caller import Caller
-from emulator.config import Config, read
+from emulator import caller, catalogue, console, exports, making, profiles
+from emulator.config import read
+from emulator.console import Account, AsJson, Name, Region, Url
 from emulator.errors import SetupError
 from emulator.exports import Shell
 from emulator.sandbox import interpreter
@@ -32,13 +29,6 @@ commands = typer.Typer(
 
 HOST_HELP = "Address to listen on; one that others can reach turns authentication on."
 PYTHON_HELP = "Interpreter that scripts with model_fn run in; sets EMULATOR_PYTHON."
-Url = Annotated[
-    str, typer.Option(help="The server's address; else the one of the state directory's server.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Name = Annotated[str, typer.Argument(help="The endpoint's name.")]
-Account = Annotated[str, typer.Option(help="The endpoint's account; else the server's own.")]
-Region = Annotated[str, typer.Option(help="The endpoint's region; else the server's own.")]
 
 
 @commands.callback()
@@ -57,7 +47,7 @@ def serve(
 
     if python:
         os.environ["EMULATOR_PYTHON"] = python
-    with _in_one_sentence():
+    with console.in_one_sentence():
         config = read(os.environ)
         interpreter.usable(config.python)
         catalogue.price_table(config.region)
@@ -77,7 +67,7 @@ def env(
     sh, bash, zsh: eval $(lukewarm env). fish: lukewarm env --shell fish | source. PowerShell:
     lukewarm env --shell powershell | Out-String | Invoke-Expression.
     """
-    with _in_one_sentence():
+    with console.in_one_sentence():
         config = read(os.environ)
         server = caller.find(url, config)
         about = server.get("/_emulator/server")
@@ -97,22 +87,22 @@ def env(
 @commands.command()
 def endpoints(url: Url = "", as_json: AsJson = False) -> None:
     """List the endpoints of all regions, and what runs for them."""
-    with _in_one_sentence():
-        found = _server(url).get("/_emulator/endpoints")
+    with console.in_one_sentence():
+        found = console.server(url).get("/_emulator/endpoints")
     if as_json:
-        _print_json(found)
+        console.print_json(found)
         return
     failed = any(one["failure_reason"] for one in found["endpoints"])
     titles = ["Endpoint", "Region", "Persona", "Status", "Environments", "Memory"]
-    table = _table(*titles, *(["Why"] if failed else []))
+    table = console.table(*titles, *(["Why"] if failed else []))
     for one in found["endpoints"]:
         running = one["environments"]
         table.add_row(
             one["name"], one["region"], one["persona"], one["status"], _states(running),
-            _mib(sum(each["memory_bytes"] for each in running)),
+            console.mib(sum(each["memory_bytes"] for each in running)),
             *([one["failure_reason"]] if failed else []),
         )  # fmt: skip
-    _print(table if found["endpoints"] else "There is no endpoint.")
+    console.show(table if found["endpoints"] else "There is no endpoint.")
 
 
 @commands.command()
@@ -134,8 +124,8 @@ def invoke(
     from botocore.exceptions import ClientError
 
     given = {"ContentType": content_type, "Accept": accept, "TargetVariant": variant}
-    with _in_one_sentence():
-        server = _server(url)
+    with console.in_one_sentence():
+        server = console.server(url)
         about = server.get("/_emulator/server")
         given = {member: value for member, value in given.items() if value}
         try:
@@ -152,7 +142,7 @@ def invoke(
     headers = answer["ResponseMetadata"]["HTTPHeaders"]
     if as_json:
         body = answer["Body"].decode("utf-8", "backslashreplace")
-        _print_json({"headers": headers, "body": body})
+        console.print_json({"headers": headers, "body": body})
         return
     sys.stdout.buffer.write(answer["Body"])
     sys.stdout.flush()
@@ -169,20 +159,20 @@ def invoke(
 @commands.command()
 def evict(name: Name, url: Url = "", as_json: AsJson = False) -> None:
     """Unload the idle environments of a serverless endpoint: the next request starts cold."""
-    with _in_one_sentence():
-        done = _server(url).post(f"{caller.path(name)}/evict")
+    with console.in_one_sentence():
+        done = console.server(url).post(f"{caller.path(name)}/evict")
     count = done["evicted"]
     if as_json:
-        _print_json(done)
+        console.print_json(done)
     else:
-        _print(f"{count} environment{'' if count == 1 else 's'} of {name} unloaded.")
+        console.show(f"{count} environment{'' if count == 1 else 's'} of {name} unloaded.")
 
 
 @commands.command()
 def status(url: Url = "", as_json: AsJson = False) -> None:
     """Show where the server is, what it hosts, and what has been spent."""
-    with _in_one_sentence():
-        server = _server(url)
+    with console.in_one_sentence():
+        server = console.server(url)
         about = server.get("/_emulator/server")
         bill = server.get("/billing")
         hosted = server.get("/_emulator/endpoints")["endpoints"]
@@ -198,7 +188,7 @@ def status(url: Url = "", as_json: AsJson = False) -> None:
         "complete": bill["complete"],
     }
     if as_json:
-        _print_json(shown)
+        console.print_json(shown)
         return
     table = Table(show_header=False, box=None, pad_edge=False)
     for title, value in (
@@ -207,35 +197,21 @@ def status(url: Url = "", as_json: AsJson = False) -> None:
         ("Time", f"{about['now']} ({about['clock']} clock)"),
         *([("Latency profile", about["profile"])] if about["profile"] != "none" else []),
         ("Endpoints", str(len(hosted))),
-        ("Environments", f"{_states(running)}, {_mib(shown['memory_bytes'])}"),
+        ("Environments", f"{_states(running)}, {console.mib(shown['memory_bytes'])}"),
         ("Spent", f"{bill['total']} {bill['currency']}{_incomplete(bill)}"),
         ("Dashboard", f"{server.url}/billing"),
     ):
         table.add_row(title, value)
-    _print(table)
+    console.show(table)
+
+
+for command in (making.deploy, making.delete, making.train, making.fit_memory):
+    commands.command()(command)
 
 
 def main() -> None:
     """The console script."""
     commands()
-
-
-@contextmanager
-def _in_one_sentence() -> Iterator[None]:
-    """What a person has to mend goes to the standard error, and the exit code is 2."""
-    try:
-        yield
-    except SetupError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
-
-
-def _server(url: str) -> Caller:
-    return caller.find(url, _config())
-
-
-def _config() -> Config:
-    return read(os.environ)
 
 
 def _body(file: Path) -> bytes:
@@ -269,25 +245,6 @@ def _states(running: list[dict[str, Any]]) -> str:
 
 def _incomplete(bill: dict[str, Any]) -> str:
     return "" if bill["complete"] else ", without what has no price"
-
-
-def _mib(size: int) -> str:
-    return f"{size / (1 << 20):,.0f} MiB"
-
-
-def _table(*titles: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in titles:
-        table.add_column(title, overflow="fold")
-    return table
-
-
-def _print(what: Table | str) -> None:
-    Console(highlight=False, markup=False).print(what)
-
-
-def _print_json(document: Any) -> None:
-    typer.echo(json.dumps(document, indent=2))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,8 @@ class Example:
     @property
     def is_sent(self) -> bool:
         """Whether it talks to a server, so that it can be run against one."""
-        return bool(ADDRESS.search(self.code)) or "lukewarm env" in self.code
+        said = bool(re.search(r"^lukewarm (?!serve)|lukewarm env", self.code, re.M))
+        return bool(ADDRESS.search(self.code)) or said
 
 
 def examples(name: str) -> list[Example]:
@@ -92,7 +93,7 @@ def test_examples_run_and_show_what_they_give(reader: Server, example: Example) 
     elif example.shown_as == "http":
         same_head(example.shown, output)
     elif example.shown_as == "text":
-        assert output == example.shown
+        assert re.sub(r"\d+", "0", output) == re.sub(r"\d+", "0", example.shown)
 
 
 def _missing(example: Example) -> str:

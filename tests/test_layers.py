@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.exports",
         "emulator.expressions",
         "emulator.faults",
+        "emulator.following",
         "emulator.ledger",
         "emulator.jobs",
         "emulator.listening",
@@ -82,12 +83,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "emulator.channels",
+        "emulator.console",
         "emulator.descriptions",
         "emulator.door",
+        "emulator.fitting",
         "emulator.fleet",
         "emulator.mounted",
     ),
-    ("emulator.lifecycle", "emulator.trainingrun"),
+    ("emulator.lifecycle", "emulator.making", "emulator.trainingrun"),
     ("emulator.companion", "emulator.hosting", "emulator.training"),
     (
         "emulator.connections",

@@ -118,6 +118,7 @@ class Stats:
 
     footprint_bytes: int
     private_bytes: int
+    peak_bytes: int = 0  # the largest footprint that it has told of itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,10 @@ from tests.load import SERVERLESS as SHIPPED
 from tests.servers import ARTIFACTS, ROOT, Server, free_port, serving
 
 SNEAKER = ARTIFACTS / "sneaker.json"
-COMMANDS = ("serve", "env", "endpoints", "invoke", "evict", "status")
+COMMANDS = (
+    "serve", "env", "endpoints", "invoke", "evict", "status",
+    "deploy", "delete", "train", "fit-memory",
+)  # fmt: skip
 
 
 class Line:
