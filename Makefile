@@ -12,7 +12,7 @@ PEERS_STAMP := $(PEERS)/.installed
 MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev serve test clients crash fuzz lint bench peers soak train clean
+.PHONY: help install dev serve test clients crash fuzz lint bench peers soak train walkthrough clean
 
 help:  ## list what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,9 @@ bench: dev  ## run the benchmarks: a table, and JSON in benchmarks/results
 
 soak: dev  ## ten minutes of mixed load, checked for leaks (MINUTES=2 for two)
 	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
+
+walkthrough: dev  ## run examples/walkthrough.ipynb against a server, into build/walkthrough.ipynb
+	$(BIN)/python -m examples.run
 
 train: install  ## train the Fashion-MNIST model on the real data into ./trained
 	$(BIN)/python -m model.train --model-dir trained --litert trained-litert
