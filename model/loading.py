@@ -21,6 +21,7 @@ from model.signatures import DEFAULT_SIGNATURE, Array, Call, Servable, Signature
 BASE_NAME = "model"  # of what lies at the archive's root: the container unpacks to /opt/ml/model
 INTRA_OP = "SAGEMAKER_TFS_INTRA_OP_PARALLELISM"
 INTER_OP = "SAGEMAKER_TFS_INTER_OP_PARALLELISM"
+SAFE_MODE = "LUKEWARM_KERAS_SAFE_MODE"  # on or off
 
 
 def import_runtime() -> None:
@@ -71,8 +72,10 @@ def servables(model_dir: Path, variables: Mapping[str, str]) -> dict[str, Servab
     """
     found = models(model_dir)
     set_threads(variables)
+    safe = safe_mode(variables)
     return {
-        name: Servable(name, version, signatures(path)) for name, (version, path) in found.items()
+        name: Servable(name, version, signatures(path, safe))
+        for name, (version, path) in found.items()
     }
 
 
@@ -85,16 +88,38 @@ def models(model_dir: Path) -> dict[str, tuple[int, Path]]:
         names = ", ".join(file.name for file in files)
         raise ModelLoadError(f"The model has several .keras files ({names}); leave one.")
     if not files and not found:
-        raise ModelLoadError(
-            "no SavedModel bundles found! The model has neither a <version>/saved_model.pb, with a "
-            "number as version, nor a .keras file at the top level."
-        )
+        raise ModelLoadError(f"no SavedModel bundles found! {lacking(model_dir)}")
     return {BASE_NAME: (1, files[0])} if files else found
 
 
-def signatures(path: Path) -> dict[str, Signature]:
-    """The signatures of the model at one of those places, by name. Raises ModelLoadError."""
-    return from_keras(path) if path.is_file() else from_saved_model(path)
+def lacking(model_dir: Path) -> str:
+    """What a directory lacks in which nothing can be served, as a sentence."""
+    for file in sorted(model_dir.rglob("saved_model.pb")):
+        if file.parent == model_dir:
+            return "The SavedModel lies at the top: put it into a directory that is called 1."
+        place = file.parent.relative_to(model_dir)
+        return (
+            f"The SavedModel is in {place}, but the name of its directory has to be a number, its "
+            f"version: rename {file.parent.name} to 1."
+        )
+    return (
+        "The model has neither a <version>/saved_model.pb, with a number as version, nor a .keras "
+        "file at the top level."
+    )
+
+
+def signatures(path: Path, safe: bool = True) -> dict[str, Signature]:
+    """The signatures of the model at one of those places, by name. `safe` is Keras's safe mode.
+    Raises ModelLoadError."""
+    return from_keras(path, safe) if path.is_file() else from_saved_model(path)
+
+
+def safe_mode(variables: Mapping[str, str]) -> bool:
+    """Whether Keras files may not bring Python code along. Raises ModelLoadError."""
+    asked = variables.get(SAFE_MODE, "on")
+    if asked not in ("on", "off"):
+        raise ModelLoadError(f"{SAFE_MODE} is {asked!r}; it is on or off.")
+    return asked == "on"
 
 
 def saved_models(model_dir: Path) -> dict[str, tuple[int, Path]]:
@@ -135,13 +160,13 @@ def threads(variables: Mapping[str, str], name: str = INTRA_OP) -> int | None:
     return int(text) if text else None
 
 
-def from_keras(file: Path) -> dict[str, Signature]:
+def from_keras(file: Path, safe: bool = True) -> dict[str, Signature]:
     """The function of a Keras model, with the names that its SavedModel export would have."""
     import keras
     import tensorflow as tf
 
     try:
-        model = keras.models.load_model(file, compile=False, safe_mode=True)
+        model = keras.models.load_model(file, compile=False, safe_mode=safe)
     except Exception as fault:
         raise ModelLoadError(keras_fault(file, fault)) from fault
     if not getattr(model, "inputs", None):
@@ -197,12 +222,14 @@ def keras_fault(file: Path, fault: Exception) -> str:
     if "safe_mode" in text or "unsafe" in text:
         return (
             f"{file.name} holds Python code (a Lambda layer), which Keras's safe mode does not "
-            "run; use a layer class instead, or serve the model as a SavedModel."
+            "run; use a layer class instead, serve the model as a SavedModel, or, if you trust it, "
+            f"set {SAFE_MODE}=off among the variables of its container."
         )
     if unknown := re.search(r"Could not locate class '([^']*)'", text):
         return (
             f"{file.name} needs the class {unknown[1]}, which Keras does not have; "
-            "serve the model as a SavedModel, which carries its functions."
+            "serve the model as a SavedModel, which carries its functions, or load it in "
+            "code/inference.py with model_fn and custom_objects."
         )
     return f"{file.name} cannot be loaded by Keras: {text[:300]}"
 

@@ -7,6 +7,8 @@ import gzip
 import json
 import marshal
 import pickle
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import KERAS, Server, serverless
+from tests.servers import ARTIFACTS, KERAS, Server, predictions, serverless
 
 MIB = 1 << 20
 
@@ -110,4 +112,70 @@ def test_a_lambda_layer_is_not_run(server: Server, name: str, tmp_path: Path) ->
     assert endpoint["status"] == "Failed"
     assert "m.keras holds Python code (a Lambda layer)" in endpoint["failure_reason"]
     assert "serve the model as a SavedModel" in endpoint["failure_reason"]
+    assert "set LUKEWARM_KERAS_SAFE_MODE=off among the variables" in endpoint["failure_reason"]
     assert "it has run" not in server.log.read_text()
+
+
+def test_a_lambda_layer_is_run_where_that_is_allowed(
+    server: Server, name: str, tmp_path: Path
+) -> None:
+    variant = serverless(with_python(tmp_path / "m.keras"))
+    server.deploy(name, {**variant, "variables": {"LUKEWARM_KERAS_SAFE_MODE": "off"}})
+    assert predictions(server.invoke(name)).argmax() == 7
+    assert "it has run" in server.log.read_text()
+
+
+CUSTOM = """
+import keras
+class Doubling(keras.layers.Layer):
+    def call(self, x):
+        return x * 2
+"""
+LOADS = f"""{CUSTOM}
+def model_fn(model_dir):
+    own = {{"Doubling": Doubling}}
+    return keras.saving.load_model(f"{{model_dir}}/m.keras", custom_objects=own)
+def predict_fn(data, model):
+    return model(data).numpy()
+"""
+
+
+def test_a_layer_of_ones_own_is_explained_and_the_way_out_works(
+    server: Server, name: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    path = str(folder / "m.keras")
+    save = f"{CUSTOM}\nkeras.Sequential([keras.Input((2,)), Doubling()]).save({path!r})"
+    subprocess.run([sys.executable, "-c", save], check=True, capture_output=True, timeout=60)
+    assert server.create(name, serverless(folder)).status_code == 201
+    endpoint = server.settled(name)
+    assert endpoint["status"] == "Failed"
+    assert "needs the class Doubling, which Keras does not have" in endpoint["failure_reason"]
+    assert "code/inference.py with model_fn and custom_objects" in endpoint["failure_reason"]
+    server.delete(name)
+    (folder / "code").mkdir()
+    (folder / "code" / "inference.py").write_text(LOADS)
+    server.deploy(name, serverless(folder))
+    assert server.invoke(name, b"[[1.0, 2.0]]").json() == [[2.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("latest", "The SavedModel is in latest, but the name of its directory has to be a number"),
+        ("", "The SavedModel lies at the top: put it into a directory that is called 1."),
+    ],
+    ids=["no number", "top"],
+)
+def test_a_saved_model_without_a_version_is_told_how_to_have_one(
+    server: Server, name: str, tmp_path: Path, place: str, said: str
+) -> None:
+    packed = tmp_path / "model.tar.gz"
+    with tarfile.open(packed, "w:gz") as tar:
+        for path in (ARTIFACTS / "fashion-mnist" / "1").iterdir():
+            tar.add(path, f"{place}/{path.name}".lstrip("/"))
+    assert server.create(name, serverless(packed)).status_code == 201
+    endpoint = server.settled(name)
+    assert endpoint["status"] == "Failed"
+    assert said in endpoint["failure_reason"]

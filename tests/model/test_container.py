@@ -224,7 +224,7 @@ def test_a_bad_number_of_threads_is_named(modules: Path) -> None:
 def test_an_archive_without_a_model_says_what_was_looked_for(tmp_path: Path) -> None:
     (tmp_path / "latest").mkdir()
     (tmp_path / "latest" / "saved_model.pb").touch()
-    with pytest.raises(ModelLoadError, match=r"^no SavedModel bundles found! .*\.keras"):
+    with pytest.raises(ModelLoadError, match=r"^no SavedModel bundles found! .* latest to 1"):
         load(tmp_path, {})
 
 
