@@ -189,7 +189,8 @@ class Trainings:
 
     def _check_quota(self, key: Key, request: JobRequest) -> None:
         wanted = request["ResourceConfig"]["InstanceType"]
-        used = sum(one.job.instance_type == wanted for one in self._runs.values())
+        jobs = self.registry.of(TrainingJob, key.home)
+        used = sum(job.instance_type == wanted and not job.over for job in jobs)
         limit = self._config.instances_quota
         if used >= limit:
             raise ResourceLimitExceeded(

@@ -374,11 +374,14 @@ def pid_of(trainer: Trainer, name: str) -> int:
 def test_a_job_ends_with_its_server_and_the_next_one_says_so(
     tmp_path: Path, how: signal.Signals
 ) -> None:
-    with serving(tmp_path) as server:
+    with serving(tmp_path, EMULATOR_INSTANCES_QUOTA="1") as server:
         trainer = Trainer(Account(server, "eu-west-3"))
         trainer.run("before", "pass")
         trainer.start("cut", STAYS)
         pid = pid_of(trainer, "cut")
+        code, message = refusal(lambda: trainer.start("too-many", "pass"))
+        assert code == "ResourceLimitExceeded"
+        assert "'ml.m5.large for training job usage' is 1 Instances" in message
         until(lambda: "cut" in billed(server), "the job is on the bill")
         server.stop(how)
         assert not alive(pid)
