@@ -17,8 +17,8 @@ from typing import Any
 from emulator.billing import MEASURES, Price, PriceTable, UsageKind, usage_type
 from emulator.core import GIB
 from emulator.errors import SetupError
+from emulator.provenance import Provenance
 
-CONFIDENCES = ("sure", "likely", "derived", "unsure")
 _INSTANCES = "instances.toml"
 _FOLDER = files("emulator") / "prices"
 
@@ -118,8 +118,7 @@ def _prices(
         kind = UsageKind(block["kind"])
         if block["unit"] != MEASURES[kind].unit:
             raise ValueError(f"{kind} is sold in {MEASURES[kind].unit}, not {block['unit']!r}")
-        if block["confidence"] not in CONFIDENCES:
-            raise ValueError(f"confidence {block['confidence']!r} is none of {CONFIDENCES}")
+        Provenance.of(block)
         for label, amount in block["amounts"].items():
             sku = "" if label == "any" else label
             yield (kind, sku), _price(usage_type(kind, sku, prefix), block, Decimal(amount))

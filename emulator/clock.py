@@ -14,7 +14,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
-from emulator.core import SECOND
+from emulator.core import MILLISECOND, SECOND
+
+MOST_LATE_NS = 2 * MILLISECOND
 
 
 class Timer(Protocol):
@@ -48,6 +50,7 @@ class WallClock:
     def __init__(self) -> None:
         self._source = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
         self._offset = time.time_ns() - time.clock_gettime_ns(self._source)
+        self._late_ns = 0  # what the loop's timers have come late by of late
 
     def now(self) -> int:
         return self._offset + time.clock_gettime_ns(self._source)
@@ -58,8 +61,14 @@ class WallClock:
         return asyncio.get_running_loop().call_later(delay + 0.001, callback)
 
     async def pause(self, duration_ns: int) -> None:
-        if duration_ns > 0:
-            await asyncio.sleep(duration_ns / SECOND)
+        if duration_ns <= self._late_ns:
+            return
+        due = self.now() + duration_ns
+        await asyncio.sleep((duration_ns - self._late_ns) / SECOND)
+        # A loop rounds to milliseconds and wakes a little late: the next pauses are shorter by what
+        # that comes to, so that they are right on average. How busy the loop is does not count.
+        late_ns = self._late_ns + (self.now() - due) // 16
+        self._late_ns = min(max(late_ns, 0), MOST_LATE_NS)
 
 
 class _VirtualTimer:

@@ -128,14 +128,14 @@ def _keep_warm(raw: str) -> tuple[float, float]:
 
 def _cold_start(raw: str) -> str:
     word = raw.strip().lower()
-    if word in ("none", "aws"):
+    if word in ("profile", "none", "aws"):
         return word
     try:
         seconds = float(word)
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= 3600:
-        raise NotUnderstood("none, aws, or a number of seconds from 0 to 3600")
+        raise NotUnderstood("profile, none, aws, or a number of seconds from 0 to 3600")
     return word
 
 
@@ -193,17 +193,18 @@ TABLE: tuple[Setting, ...] = (
     ),
     Setting(
         "cold_start",
-        "none",
+        "profile",
         _cold_start,
-        "Provisioning delay modelled on top of a real cold start: `none`, `aws` (drawn from a"
-        " fit to published measurements) or seconds.",
+        "Provisioning delay modelled on top of a real cold start: `profile` (as the latency profile"
+        " has it, if it does), `aws` (drawn from a fit to published measurements), `none` or"
+        " seconds.",
     ),
     Setting(
         "profile",
         "none",
         _text,
         "Latency profile: network and service overhead that AWS has and this machine has not."
-        " `paris-2022`, or the path of a TOML file.",
+        " `aws`, `paris-2022`, or the path of a TOML file.",
     ),
     Setting("seed", "0", _whole(0, 2**31 - 2), "Seed of every draw: keep-warm, delays, routing."),
     Setting(

@@ -91,8 +91,9 @@ class Hosting:
         self._conversions = Conversions(state / "conversions", config.isolation)
         self._copies = Copies(state / "models", config.model_bytes, objects)
         self._journal = Journal(ledger, metrics.observe)
-        delays = Delays(config.cold_start, config.seed)
         self.profile = profiles.load(config.profile)
+        self.refusals = self.profile.refusals(config.seed) if self.profile else None
+        delays = Delays(config.cold_start, config.seed, self.profile)
         means = Means(
             clock, sandbox, self._journal.write, self._hold, delays, self.profile, self._log
         )

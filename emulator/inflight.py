@@ -45,6 +45,7 @@ class Pending:
     arrived_at: int
     arrived_mono: int
     inference_id: str = ""
+    modelled_ns: int = 0  # overhead of a latency profile, before it arrived
     assigned_at: int = 0
     assigned_mono: int = 0
     assignment: Assign | None = None
@@ -112,7 +113,7 @@ def invocation_row(
 
     OverheadLatency is everything else between arrival and answer, a cold start included, as
     CloudWatch counts it for serverless endpoints (docs/fidelity.md). A delay that the virtual
-    clock did not wait for counts too.
+    clock did not wait for counts too, and so does what a latency profile says came before.
     """
     assigned, live = pending.assignment, pending.live
     cold = bool(assigned and assigned.cold)
@@ -121,7 +122,7 @@ def invocation_row(
     elapsed = time.monotonic_ns() - pending.arrived_mono
     worked = model_ns if assigned else 0
     setup_ns = provision_ns + setup.runtime_ns + setup.load_ns
-    overhead_ns = max(elapsed - worked, setup_ns)
+    overhead_ns = max(elapsed - worked, setup_ns) + pending.modelled_ns
     serverless = variant.serverless
     return InvocationRow(
         request_id=pending.request_id,

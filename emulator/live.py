@@ -125,26 +125,35 @@ class LiveVariant:
         for resource, units in self._held.items():
             self._bill(resource, units)
 
-    async def travel(self, latency: Latency) -> int:
-        """Wait as long as a request is on its way at AWS; the monotonic instant that it arrived at,
-        after the network and before the service's own work."""
+    async def travel(self, latency: Latency) -> tuple[int, int]:
+        """Wait as long as a request is on its way at AWS, and as the service works on it: the
+        monotonic instant at which it has arrived here, and what it is to count as overhead."""
         network_ns, overhead_ns = latency.draw()
         await self._means.clock.pause(network_ns + overhead_ns)
-        return time.monotonic_ns() - overhead_ns
+        return time.monotonic_ns(), overhead_ns
 
     def invoke(
-        self, request_id: str, invocation: Invocation, arrived_mono: int, inference_id: str
+        self,
+        request_id: str,
+        invocation: Invocation,
+        arrived_mono: int,
+        inference_id: str,
+        modelled_ns: int = 0,
     ) -> asyncio.Future[Served]:
-        """Hand one request to the policy; the future resolves when its answer may leave."""
+        """Hand one request to the policy; the future resolves when its answer may leave.
+
+        `modelled_ns` of overhead came before `arrived_mono`.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Served] = loop.create_future()
         if invocation.stream is not None:
             invocation.stream.limit = self.terms.payload_bytes
         if self.injection is not None and (error := self._injected(invocation)):
-            return self.refuse(request_id, error, len(invocation.body), arrived_mono)
+            size = len(invocation.body)
+            return self.refuse(request_id, error, size, arrived_mono, modelled_ns)
         self._requests += 1
         self._pending[self._requests] = Pending(
-            request_id, invocation, future, 0, arrived_mono, inference_id
+            request_id, invocation, future, 0, arrived_mono, inference_id, modelled_ns
         )
         if not self._arrived:
             loop.call_soon(self._arrive)
@@ -152,13 +161,18 @@ class LiveVariant:
         return future
 
     def refuse(
-        self, request_id: str, error: InvocationError, request_bytes: int, arrived_mono: int
+        self,
+        request_id: str,
+        error: InvocationError,
+        request_bytes: int,
+        arrived_mono: int,
+        modelled_ns: int = 0,
     ) -> asyncio.Future[Served]:
         """Record a request that never reaches the policy (an oversize body)."""
         future: asyncio.Future[Served] = asyncio.get_running_loop().create_future()
         nothing = Invocation(b"", "", "")
         now = self._means.clock.now()
-        pending = Pending(request_id, nothing, future, now, arrived_mono)
+        pending = Pending(request_id, nothing, future, now, arrived_mono, "", modelled_ns)
         row = self._row(pending, None, error, 0)
         self._commit(pending, row._replace(request_bytes=request_bytes), None, error)
         return future

@@ -102,23 +102,28 @@ class Wire:
         arrived: int,
         stream: Stream | None = None,
     ) -> Served:
-        target = members.target_variant(headers)
-        home = self.addressing.of(headers.get(b"authorization", b"")).home
-        key = Key(home, name)
-        variant = self.hosting.variant(key, target)
+        try:
+            target = members.target_variant(headers)
+            home = self.addressing.of(headers.get(b"authorization", b"")).home
+            key = Key(home, name)
+            variant, modelled_ns = self.hosting.variant(key, target), 0
+        except InvocationError:
+            if self.hosting.refusals is not None:  # the network's part alone
+                await self.hosting.clock.pause(self.hosting.refusals.draw()[0])
+            raise
         limit = variant.terms.payload_bytes
         body, size = await _read(receive, limit, int(headers.get(b"content-length") or 0))
         if variant.terms.latency is not None:
-            arrived = await variant.travel(variant.terms.latency)
+            arrived, modelled_ns = await variant.travel(variant.terms.latency)
         if variant.closed:  # while the body came in
             variant = self.hosting.variant(key, target)
         if size > limit:
             error = _oversize(variant, request_id, limit)
-            return await variant.refuse(request_id, error, size, arrived)
+            return await variant.refuse(request_id, error, size, arrived, modelled_ns)
         invocation, inference_id = members.invocation(body, headers, stream)
         if stream is not None:
             stream.variant = variant.variant.name
-        return await variant.invoke(request_id, invocation, arrived, inference_id)
+        return await variant.invoke(request_id, invocation, arrived, inference_id, modelled_ns)
 
     async def _stream(
         self,

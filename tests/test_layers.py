@@ -13,7 +13,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # One row per layer, lowest first; files of one layer do not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("emulator", "emulator.address", "emulator.core", "emulator.errors"),
+    (
+        "emulator",
+        "emulator.address",
+        "emulator.core",
+        "emulator.errors",
+        "emulator.provenance",
+    ),
     ("emulator.pool", "emulator.billing"),
     ("emulator.realtime", "emulator.serverless"),
     (
@@ -30,7 +36,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.contract",
         "emulator.constraints",
         "emulator.cork",
-        "emulator.delays",
         "emulator.endpoints",
         "emulator.eventstream",
         "emulator.exports",
@@ -56,6 +61,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.artifacts",
         "emulator.calls",
         "emulator.credentials",
+        "emulator.delays",
         "emulator.earlier",
         "emulator.figures",
         "emulator.inflight",

@@ -9,7 +9,6 @@ import pytest
 
 from emulator.billing import HOUR, MONTH, Price, Usage, UsageKind, bill, cost
 from emulator.catalogue import (
-    CONFIDENCES,
     instance_type,
     instance_types,
     parse_prices,
@@ -18,6 +17,7 @@ from emulator.catalogue import (
 )
 from emulator.core import GIB, SECOND
 from emulator.errors import SetupError
+from emulator.provenance import CONFIDENCES
 
 US = price_table("us-east-1")
 PARIS = price_table("eu-west-3")
