@@ -53,7 +53,8 @@ def test_the_bill_is_usage_times_price(server: Server, name: str) -> None:
 
 def test_the_totals_add_up(server: Server) -> None:
     document = server.client.get("/billing").json()
-    assert Decimal(document["total"]) == sum(Decimal(one["total"]) for one in document["endpoints"])
+    entries = document["endpoints"] + document["training_jobs"]
+    assert Decimal(document["total"]) == sum(Decimal(one["total"]) for one in entries)
     assert (document["region"], document["currency"]) == ("eu-west-3", "USD")
     assert document["complete"] is True
 
