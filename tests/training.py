@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -136,6 +137,6 @@ class Trainer:
             }
 
 
-def folders(state: Path) -> list[Path]:
-    """What is left of the folders of jobs under a state directory."""
-    return [path for path in (state / "training").rglob("*") if path.is_file()]
+def left_over(state: Path) -> list[str]:
+    """The files that are left of jobs under a state directory, some of which may just be going."""
+    return [name for _, _, names in os.walk(state / "training") for name in names]

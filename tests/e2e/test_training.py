@@ -12,7 +12,7 @@ import pytest
 
 from tests.accounts import Account, refusal
 from tests.servers import Server, alive, serving, until
-from tests.training import GROUP, IMAGE, Trainer, channel, folders
+from tests.training import GROUP, IMAGE, Trainer, channel, left_over
 
 TELLS = """
 import json, os, sys
@@ -243,7 +243,7 @@ time.sleep(0.2)
     job = trainer.run("leaves", leaves)
     assert job["TrainingJobStatus"] == "Completed"
     assert "left" in trainer.lines("leaves")
-    until(lambda: not folders(server.state), "the folders of jobs are gone")
+    until(lambda: not left_over(server.state), "the folders of jobs are gone")
 
 
 def test_results_of_a_job_without_compression_are_files(trainer: Trainer) -> None:
@@ -393,4 +393,4 @@ def test_a_job_ends_with_its_server_and_the_next_one_says_so(
         assert trainer.describe("before")["TrainingJobStatus"] == "Completed"
         assert "waiting" in trainer.lines("cut")
         assert "cut" in billed(server)
-        until(lambda: not folders(server.state), "the folders of jobs are gone")
+        until(lambda: not left_over(server.state), "the folders of jobs are gone")
