@@ -167,7 +167,9 @@ class Container:
         compiled form, and `batch` for finding out whether up to so many requests can share a call.
         """
         model = self._models[self._default]
-        signature = model.signatures[DEFAULT_SIGNATURE]
+        signature = model.signatures.get(DEFAULT_SIGNATURE)
+        if signature is None:
+            return  # which of the others will be asked for is not known
         try:
             signature.call({name: tensor.zeros() for name, tensor in signature.inputs.items()})
         except Refused:
@@ -185,8 +187,8 @@ class Container:
             self._loopback.close()
 
     @property
-    def _function(self) -> Signature:
-        return self._models[self._default].signatures[DEFAULT_SIGNATURE]
+    def _function(self) -> Signature | None:
+        return self._models[self._default].signatures.get(DEFAULT_SIGNATURE)
 
     def _shares(self, question: Question) -> bool:
         """Whether it may be asked together with others."""

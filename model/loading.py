@@ -170,7 +170,10 @@ def from_keras(file: Path, safe: bool = True) -> dict[str, Signature]:
     except Exception as fault:
         raise ModelLoadError(keras_fault(file, fault)) from fault
     if not getattr(model, "inputs", None):
-        raise ModelLoadError(f"{file.name} was saved before it was built: its inputs are unknown.")
+        raise ModelLoadError(
+            f"The inputs of {file.name} are unknown: it was saved before it was built, or a layer "
+            "of it cannot be called here."  # which Keras keeps to itself
+        )
 
     # Only a functional model has a structure of inputs; a sequential one takes its only tensor.
     structure = getattr(model, "_inputs_struct", model.inputs[0])
@@ -225,13 +228,14 @@ def keras_fault(file: Path, fault: Exception) -> str:
             "run; use a layer class instead, serve the model as a SavedModel, or, if you trust it, "
             f"set {SAFE_MODE}=off among the variables of its container."
         )
-    if unknown := re.search(r"Could not locate class '([^']*)'", text):
+    if unknown := re.search(r"Could not locate (class|function) '([^']*)'", text):
         return (
-            f"{file.name} needs the class {unknown[1]}, which Keras does not have; "
+            f"{file.name} needs the {unknown[1]} {unknown[2]}, which Keras does not have; "
             "serve the model as a SavedModel, which carries its functions, or load it in "
             "code/inference.py with model_fn and custom_objects."
         )
-    return f"{file.name} cannot be loaded by Keras: {text[:300]}"
+    innermost = text.split("Exception encountered: ")[-1]  # of layers within models
+    return f"{file.name} cannot be loaded by Keras: {innermost[:300]}"
 
 
 def named(outputs: Any) -> dict[str, Any]:
@@ -244,7 +248,8 @@ def named(outputs: Any) -> dict[str, Any]:
 
 
 def from_saved_model(path: Path) -> dict[str, Signature]:
-    """The signatures of a SavedModel."""
+    """The signatures of a SavedModel. Without `serving_default` it is served all the same, as by
+    TensorFlow Serving: its requests have to name one of the others. Raises ModelLoadError."""
     import tensorflow as tf
 
     try:
@@ -252,10 +257,10 @@ def from_saved_model(path: Path) -> dict[str, Signature]:
     except Exception as fault:
         text = " ".join(str(fault).split())
         raise ModelLoadError(f"The SavedModel {path} cannot be loaded: {text[:300]}") from fault
-    if DEFAULT_SIGNATURE not in model.signatures:
+    if not model.signatures:
         raise ModelLoadError(
-            f"The SavedModel {path} has no signature {DEFAULT_SIGNATURE!r}, "
-            f"only {', '.join(model.signatures) or 'none'}; export it with signatures."
+            f"The SavedModel {path} has no signature: export it with one that is called "
+            f"{DEFAULT_SIGNATURE}."
         )
     return {name: signature_of(f, model) for name, f in model.signatures.items()}
 

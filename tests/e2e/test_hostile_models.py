@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.sandbox.attempts import OFFERED
 from tests.servers import ARTIFACTS, KERAS, Server, predictions, serverless
 
 MIB = 1 << 20
@@ -84,9 +85,9 @@ def test_a_hostile_archive_is_refused(
     assert server.client.get(f"/_emulator/endpoints/{name}").status_code == 404
 
 
-def with_python(target: Path) -> Path:
+def with_python(target: Path, work: str = "print('it has run')") -> Path:
     """The shipped model with a Lambda layer at its end, written without the help of Keras."""
-    code = compile("lambda x: print('it has run') or x", "x", "eval").co_consts[0]
+    code = compile(f"lambda x: {work} or x", "x", "eval").co_consts[0]
     body = {"code": base64.b64encode(marshal.dumps(code)).decode(), "defaults": None}
     function = {"class_name": "__lambda__", "config": body | {"closure": None}}
     layer = {
@@ -125,6 +126,25 @@ def test_a_lambda_layer_is_run_where_that_is_allowed(
     assert "it has run" in server.log.read_text()
 
 
+def test_such_a_layer_is_kept_in_as_any_model_is(server: Server, name: str, tmp_path: Path) -> None:
+    spoilt = tmp_path / "spoilt"
+    work = f"(__import__('os').system('touch {spoilt}') and None)"
+    model = with_python(tmp_path / "m.keras", work)
+    variant = {**serverless(model), "variables": {"LUKEWARM_KERAS_SAFE_MODE": "off"}}
+    server.deploy(name, variant)
+    assert predictions(server.invoke(name)).argmax() == 7
+    (shown,) = server.environments(name)
+    assert shown["isolation"]["files"] == OFFERED.files
+    assert spoilt.exists() is (OFFERED.files == "open")
+
+
+def test_safe_mode_is_on_or_off(server: Server, name: str) -> None:
+    variant = {**serverless(), "variables": {"LUKEWARM_KERAS_SAFE_MODE": "perhaps"}}
+    assert server.create(name, variant).status_code == 201
+    endpoint = server.settled(name)
+    assert "LUKEWARM_KERAS_SAFE_MODE is 'perhaps'; it is on or off" in endpoint["failure_reason"]
+
+
 CUSTOM = """
 import keras
 class Doubling(keras.layers.Layer):
@@ -146,7 +166,9 @@ def test_a_layer_of_ones_own_is_explained_and_the_way_out_works(
     folder = tmp_path / "own"
     folder.mkdir()
     path = str(folder / "m.keras")
-    save = f"{CUSTOM}\nkeras.Sequential([keras.Input((2,)), Doubling()]).save({path!r})"
+    exported = str(tmp_path / "exported" / "1")
+    save = f"{CUSTOM}\nmodel = keras.Sequential([keras.Input((2,)), Doubling()])\n"
+    save += f"model.save({path!r})\nmodel.export({exported!r}, verbose=False)"
     subprocess.run([sys.executable, "-c", save], check=True, capture_output=True, timeout=60)
     assert server.create(name, serverless(folder)).status_code == 201
     endpoint = server.settled(name)
@@ -158,15 +180,19 @@ def test_a_layer_of_ones_own_is_explained_and_the_way_out_works(
     (folder / "code" / "inference.py").write_text(LOADS)
     server.deploy(name, serverless(folder))
     assert server.invoke(name, b"[[1.0, 2.0]]").json() == [[2.0, 4.0]]
+    server.delete(name)
+    server.deploy(name, serverless(tmp_path / "exported"))
+    assert predictions(server.invoke(name, b"[[1.0, 2.0]]")).tolist() == [[2.0, 4.0]]
 
 
 @pytest.mark.parametrize(
     ("place", "said"),
     [
         ("latest", "The SavedModel is in latest, but the name of its directory has to be a number"),
+        ("export/Servo/latest", "in export/Servo/latest, but the name of its directory has to be"),
         ("", "The SavedModel lies at the top: put it into a directory that is called 1."),
     ],
-    ids=["no number", "top"],
+    ids=["no number", "below a name", "top"],
 )
 def test_a_saved_model_without_a_version_is_told_how_to_have_one(
     server: Server, name: str, tmp_path: Path, place: str, said: str

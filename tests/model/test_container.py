@@ -267,6 +267,18 @@ def test_an_unknown_layer_class_is_explained(tmp_path: Path) -> None:
         load(tmp_path, {})
 
 
+def test_an_unknown_function_is_explained_also_within_a_layer(tmp_path: Path) -> None:
+    import keras
+
+    def squeezed(x: Any) -> Any:
+        return x
+
+    layers = [keras.Input((1,)), keras.layers.Dense(1, activation=squeezed)]
+    keras.Sequential(layers).save(tmp_path / "own.keras")
+    with pytest.raises(ModelLoadError, match=r"needs the function squeezed.*custom_objects"):
+        load(tmp_path, {})
+
+
 FORKED = """
 import os, sys
 from pathlib import Path
