@@ -74,6 +74,11 @@ def _fill(source: Path, target: Path, limit_bytes: int) -> None:
     if not source.exists():
         raise SetupError(f"There is no model at {source}.")
     if source.is_dir():
+        if target.resolve().is_relative_to(source.resolve()):  # a copy of what is being copied
+            raise SetupError(
+                f"The model directory {source} holds the server's own files (EMULATOR_STATE_DIR): "
+                "give the model a directory of its own."
+            )
         # What `tf.saved_model.save` has written is the version that a server looks for.
         bare = (source / "saved_model.pb").is_file()
         _copy_directory(source, target / "1" if bare else target, limit_bytes)
@@ -148,11 +153,18 @@ def _refuse_unserved(
         check_zip(model, title, limit_bytes)
     if models or contract.script(prepared, variables).usable:
         return
-    for file in sorted(prepared.rglob("*")):
-        where = file.relative_to(prepared)
+    if kind := unserved(prepared):
+        raise SetupError(f"The model {source} holds {kind}.")
+
+
+def unserved(directory: Path) -> str:
+    """A file that is a model in a form that is not served, and why; empty if there is none."""
+    for file in sorted(directory.rglob("*")):
+        where = file.relative_to(directory)
         kind = BY_SUFFIX.get(file.suffix.lower())
         if kind and "code" not in where.parts:
-            raise SetupError(f"The model {source} holds {where}, which is {kind}.")
+            return f"{where}, which is {kind}"
+    return ""
 
 
 def _refuse_no_keras(file: Path, title: str) -> None:

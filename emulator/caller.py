@@ -62,13 +62,17 @@ class Caller:
         from botocore.session import Session
 
         key_id, secret = keys(self._config, account)
-        return Session().create_client(
+        # Neither a profile nor a proxy of the user's has anything to do with this server.
+        session = Session(session_vars={"profile": (None, None, None, None)})
+        return session.create_client(
             service,
             region_name=region,
             endpoint_url=self.url,
             aws_access_key_id=key_id,
             aws_secret_access_key=secret,
-            config=ClientConfig(retries={"total_max_attempts": 1}, read_timeout=ANSWER_S),
+            config=ClientConfig(
+                retries={"total_max_attempts": 1}, read_timeout=ANSWER_S, proxies={}
+            ),
         )
 
     def invoke(self, region: str, account: str, name: str, **given: Any) -> dict[str, Any]:

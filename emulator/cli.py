@@ -12,7 +12,16 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from emulator import caller, catalogue, console, exports, making, profiles
+from emulator import (
+    caller,
+    catalogue,
+    commands_deploy,
+    commands_memory,
+    commands_train,
+    console,
+    exports,
+    profiles,
+)
 from emulator.config import read
 from emulator.console import Account, AsJson, Name, Region, Url
 from emulator.errors import SetupError
@@ -133,7 +142,7 @@ def invoke(
                 region or about["region"],
                 account or about["account"],
                 name,
-                Body=_body(file),
+                Body=console.read_body(file),
                 **given,
             )
         except ClientError as error:
@@ -205,20 +214,16 @@ def status(url: Url = "", as_json: AsJson = False) -> None:
     console.show(table)
 
 
-for command in (making.deploy, making.delete, making.train, making.fit_memory):
+for command in (
+    commands_deploy.deploy, commands_deploy.delete, commands_train.train,
+    commands_memory.fit_memory,
+):  # fmt: skip
     commands.command()(command)
 
 
 def main() -> None:
     """The console script."""
     commands()
-
-
-def _body(file: Path) -> bytes:
-    try:
-        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    except OSError as error:
-        raise SetupError(f"{file} cannot be read: {error.strerror or error}.") from None
 
 
 def _check_port(host: str, port: int) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,15 +18,21 @@ from rich.table import Table
 from emulator import caller
 from emulator.caller import Caller
 from emulator.config import Config, read
-from emulator.errors import LukewarmError
+from emulator.errors import LukewarmError, SetupError
 
 Url = Annotated[
     str, typer.Option(help="The server's address; else the one of the state directory's server.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+ModelPath = Annotated[
+    Path, typer.Argument(help="A .keras file, a SavedModel or model directory, or a .tar.gz.")
+]
+Variables = Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the container.")]
 Name = Annotated[str, typer.Argument(help="The endpoint's name.")]
 Account = Annotated[str, typer.Option(help="The endpoint's account; else the server's own.")]
 Region = Annotated[str, typer.Option(help="The endpoint's region; else the server's own.")]
+
+PACKED = re.compile(r"\.(keras|tar\.gz|tgz|tar|py)$")
 
 
 @contextmanager
@@ -61,3 +70,48 @@ def show(what: Table | str) -> None:
 
 def print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2))
+
+
+def whisper(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def telling() -> Iterator[Callable[[str], None]]:
+    """Says on a terminal what takes so long, and nothing elsewhere."""
+    screen = Console(stderr=True)
+    if not screen.is_terminal:
+        yield lambda _: None
+        return
+    with screen.status("...") as status:
+        yield lambda text: status.update(f"{text} ...")
+
+
+def local(server: Caller, path: Path) -> Path:
+    """The absolute path, which has to mean the same to the server. Raises SetupError."""
+    found = path.expanduser().resolve()
+    if not found.exists():
+        raise SetupError(f"There is nothing at {path}.")
+    if not server.here:
+        raise SetupError(
+            f"The server {server.url} is on another machine and cannot read {path}: store it in "
+            "its S3, and use boto3 or the SageMaker SDK."
+        )
+    return found
+
+
+def name_of(path: Path) -> str:
+    """A name for an endpoint or a job, from that of a file."""
+    found = path.resolve()
+    if found.name.isdecimal():  # the version of a SavedModel
+        found = found.parent
+    stem = PACKED.sub("", found.name)
+    return re.sub(r"[^A-Za-z0-9]+", "-", stem).strip("-")[:63].rstrip("-") or "model"
+
+
+def read_body(file: Path) -> bytes:
+    """A request's body; - is the standard input. Raises SetupError."""
+    try:
+        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise SetupError(f"{file} cannot be read: {error.strerror or error}.") from None

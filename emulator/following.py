@@ -39,20 +39,22 @@ class Wish:
     def request(self, account: str) -> Iterator[dict[str, Any]]:
         """CreateTrainingJob's; the folder of a lone script is there as long as this lasts. Raises
         SetupError for what is not there."""
-        if not self.script.is_file():
-            raise SetupError(f"There is no script {self.script}.")
         if self.source_dir is not None:
             yield self._request(account, self._program(self.source_dir), self.source_dir)
             return
+        if not self.script.is_file():
+            raise SetupError(f"There is no script {self.script}.")
         with tempfile.TemporaryDirectory(prefix="lukewarm-train-") as folder:
             shutil.copy(self.script, folder)
             yield self._request(account, self.script.name, Path(folder))
 
     def _program(self, source_dir: Path) -> str:
-        try:
-            return str(self.script.resolve().relative_to(source_dir.resolve()))
-        except ValueError:
-            raise SetupError(f"{self.script} is not in the folder {source_dir}.") from None
+        """Named from the folder, as estimators do it, or from here."""
+        folder = source_dir.expanduser().resolve()
+        for place in (folder / self.script, self.script.expanduser().resolve()):
+            if place.is_file() and place.resolve().is_relative_to(folder):
+                return str(place.resolve().relative_to(folder))
+        raise SetupError(f"There is no script {self.script} in the folder {source_dir}.")
 
     def _request(self, account: str, program: str, code: Path) -> dict[str, Any]:
         metrics = [{"Name": name, "Regex": regex} for name, regex in self.metrics.items()]
@@ -99,12 +101,12 @@ def encoded(value: str) -> str:
     return value
 
 
-def pairs(given: Sequence[str], option: str) -> dict[str, str]:
-    """NAME=VALUE options. Raises SetupError for another form."""
+def pairs(given: Sequence[str], option: str, empty: bool = False) -> dict[str, str]:
+    """NAME=VALUE options; `empty` allows an empty value. Raises SetupError for another form."""
     made = {}
     for one in given:
         name, equals, value = one.partition("=")
-        if not (name and equals and value):
+        if not (name and equals and (value or empty)):
             raise SetupError(f"{option} {one} is not understood: it has the form NAME=VALUE.")
         made[name] = value
     return made
@@ -115,7 +117,8 @@ class Follower:
 
     def __init__(self, sagemaker: Any, logs: Any, name: str, say: Callable[[str], None]) -> None:
         self._sagemaker, self._logs, self._name, self._say = sagemaker, logs, name, say
-        self._stream, self._token = "", ""
+        self._stream = ""
+        self._last_ms = self._of_last_ms = 0  # when the last line was printed; how many were then
 
     def follow(self, stopping: Callable[[], None]) -> dict[str, Any]:
         """The description of the job when it has ended. The first Ctrl-C has it stopped and tells
@@ -126,7 +129,6 @@ class Follower:
                 described: dict[str, Any] = self._described()
                 self._print()
                 if described["TrainingJobStatus"] in ENDED:
-                    self._print()
                     return described
                 time.sleep(POLL_S)
             except KeyboardInterrupt:
@@ -134,27 +136,51 @@ class Follower:
                     raise
                 asked = True
                 stopping()
-                self._sagemaker.stop_training_job(TrainingJobName=self._name)
+                self._stop()
+
+    def _stop(self) -> None:
+        try:
+            self._sagemaker.stop_training_job(TrainingJobName=self._name)
+        except self._sagemaker.exceptions.ClientError:
+            if self._described()["TrainingJobStatus"] not in ENDED:  # it was faster
+                raise
 
     def _described(self) -> dict[str, Any]:
         found: dict[str, Any] = self._sagemaker.describe_training_job(TrainingJobName=self._name)
         return found
 
     def _print(self) -> None:
+        """What has come, page by page. From a time on, not from a token: that is a position in a
+        list which loses its oldest lines when there are many."""
+        begin_ms, known, more = self._last_ms, self._of_last_ms, dict[str, str]()
+        while given := self._page(begin_ms, more):
+            for event in given["events"]:
+                at_ms = event["timestamp"]
+                if at_ms == begin_ms and known:
+                    known -= 1
+                    continue
+                self._say(event["message"])
+                before = self._of_last_ms if at_ms == self._last_ms else 0
+                self._last_ms, self._of_last_ms = at_ms, before + 1
+            more = {"nextToken": given["nextForwardToken"]}
+
+    def _page(self, begin_ms: int, more: dict[str, str]) -> dict[str, Any] | None:
+        """None where nothing is left, or nothing was printed yet."""
         try:
             if not self._stream:
                 found = self._logs.describe_log_streams(
                     logGroupName=GROUP, logStreamNamePrefix=f"{self._name}/"
                 )["logStreams"]
                 if not found:
-                    return
+                    return None
                 self._stream = found[0]["logStreamName"]
-            more = {"nextToken": self._token} if self._token else {}
-            given = self._logs.get_log_events(
-                logGroupName=GROUP, logStreamName=self._stream, startFromHead=True, **more
+            given: dict[str, Any] = self._logs.get_log_events(
+                logGroupName=GROUP,
+                logStreamName=self._stream,
+                startFromHead=True,
+                startTime=begin_ms,
+                **more,
             )
         except self._logs.exceptions.ResourceNotFoundException:
-            return  # nothing was printed yet
-        self._token = given["nextForwardToken"]
-        for event in given["events"]:
-            self._say(event["message"])
+            return None
+        return given if given["events"] else None

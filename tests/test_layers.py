@@ -96,7 +96,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.fleet",
         "emulator.mounted",
     ),
-    ("emulator.lifecycle", "emulator.making", "emulator.trainingrun"),
+    (
+        "emulator.commands_deploy",
+        "emulator.commands_memory",
+        "emulator.commands_train",
+        "emulator.lifecycle",
+        "emulator.trainingrun",
+    ),
     ("emulator.companion", "emulator.hosting", "emulator.training"),
     (
         "emulator.connections",

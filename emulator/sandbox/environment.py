@@ -62,6 +62,7 @@ class WorkerEnvironment:
         self._timer: asyncio.TimerHandle | None = None
         self._measuring = False
         self._peak = 0
+        self._estimated = False
         self._silent = False
         self.together = 1
         self.isolation = Isolation()
@@ -128,7 +129,7 @@ class WorkerEnvironment:
         shared = self._process.shared
         footprint = self._gauge.shown
         own = private(self._process.pid) if shared is None else footprint - shared
-        return Stats(footprint, own, self._peak)
+        return Stats(footprint, own, 0 if self._estimated else self._peak)
 
     async def stop(self) -> None:
         """End the process and wait until it is gone. Safe to call twice."""
@@ -220,7 +221,9 @@ class WorkerEnvironment:
             self._gauge.shown = meta["footprint_bytes"] or self._gauge.shown
             if not meta["estimated"]:
                 self._gauge.note(meta["footprint_bytes"], meta["resident_bytes"])
-        self._peak = max(self._peak, meta["peak_bytes"])
+        self._estimated = meta["estimated"]
+        if not self._estimated:  # an estimate is no peak that ever was
+            self._peak = max(self._peak, meta["peak_bytes"])
         return self._within(meta["peak_bytes"])
 
     def _condemn(self, cause: Cause, message: str) -> None:

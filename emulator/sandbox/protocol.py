@@ -118,7 +118,7 @@ class Stats:
 
     footprint_bytes: int
     private_bytes: int
-    peak_bytes: int = 0  # the largest footprint that it has told of itself
+    peak_bytes: int = 0  # the largest footprint so far; 0 until it has been measured closely
 
 
 @dataclass(frozen=True, slots=True)

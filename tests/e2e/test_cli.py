@@ -14,7 +14,7 @@ import pytest
 from tests.accounts import SERVERLESS, Account
 from tests.load import REALTIME
 from tests.load import SERVERLESS as SHIPPED
-from tests.servers import ARTIFACTS, ROOT, Server, free_port, serving
+from tests.servers import ARTIFACTS, KERAS, ROOT, Server, free_port, serving
 
 SNEAKER = ARTIFACTS / "sneaker.json"
 COMMANDS = (
@@ -30,21 +30,39 @@ class Line:
         self.server, self.home = server, home
 
     def run(self, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-        own = {
-            "HOME": str(self.home),
-            "PYTHONPATH": str(ROOT),
-            "EMULATOR_STATE_DIR": str(self.server.state),
-            "COLUMNS": "200",
-        }
         return subprocess.run(
-            [sys.executable, "-P", "-m", "emulator.cli", *words],
+            self._command(words),
             cwd=self.home,
-            env={**kept, **own, **settings},
+            env=self._environment(settings),
             capture_output=True,
             text=True,
             timeout=60,
         )
+
+    def start(self, *words: str, **settings: str) -> subprocess.Popen[str]:
+        """Run it beside the test."""
+        return subprocess.Popen(
+            self._command(words),
+            cwd=self.home,
+            env=self._environment(settings),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def _command(self, words: tuple[str, ...]) -> list[str]:
+        return [sys.executable, "-P", "-m", "emulator.cli", *words]
+
+    def _environment(self, settings: dict[str, str]) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        own = {
+            "HOME": str(self.home),
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            "EMULATOR_STATE_DIR": str(self.server.state),
+            "COLUMNS": "200",
+        }
+        return {**kept, **own, **settings}
 
     def said(self, *words: str, **settings: str) -> str:
         done = self.run(*words, **settings)
@@ -113,6 +131,12 @@ def test_invoke_prints_the_answer_and_what_it_took(line: Line, account: Account)
     assert len(json.loads(answer["body"])["predictions"][0]) == 10
 
 
+def test_neither_a_profile_nor_a_proxy_of_the_users_gets_in_the_way(line: Line) -> None:
+    theirs = {"AWS_PROFILE": "none-such", "HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""}
+    answer = line.said("invoke", SHIPPED, "--file", str(SNEAKER), **theirs)
+    assert len(json.loads(answer)["predictions"][0]) == 10
+
+
 def test_evict_unloads(line: Line) -> None:
     line.said("invoke", SHIPPED, "--file", str(SNEAKER))
     assert line.said("evict", SHIPPED) == f"1 environment of {SHIPPED} unloaded.\n"
@@ -170,6 +194,21 @@ def test_a_server_that_asks_for_signatures_is_reached_with_its_keys(
     assert "set EMULATOR_ACCESS_KEY_ID" in line.refused("env", **token)
     answer = line.said("invoke", SHIPPED, "--file", str(SNEAKER), **keys)
     assert len(json.loads(answer)["predictions"][0]) == 10
+
+
+def test_what_deploy_says_can_be_pasted_where_signatures_are_asked_for(
+    guarded: Server, tmp_path: Path
+) -> None:
+    line, keys = Line(guarded, tmp_path), dict(guarded.settings)
+    said = line.said("deploy", str(KERAS), "--name", "signed", **keys)
+    (tmp_path / "request.json").write_bytes(SNEAKER.read_bytes())
+    done = subprocess.run(
+        ["sh", "-c", said.splitlines()[2]],
+        cwd=tmp_path, env={"PATH": os.environ["PATH"], **keys},
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert len(json.loads(done.stdout)["predictions"][0]) == 10
+    line.said("delete", "signed", **keys)
 
 
 def test_a_stopped_server_is_found_no_more(tmp_path: Path) -> None:
