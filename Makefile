@@ -10,6 +10,7 @@ PEERS := .venv-peers
 CLIENTS := .venv-clients
 PEERS_STAMP := $(PEERS)/.installed
 MINUTES ?= 10
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev serve test clients crash fuzz lint bench peers soak train walkthrough clean
@@ -39,9 +40,9 @@ serve: install  ## run the server on port 8000 (PORT=8001 for another)
 clients: dev  ## environments with the AWS clients that tests use
 	$(BIN)/python -m tests.clients.environments
 
-test: dev  ## run the tests
+test: dev  ## run the tests, in two processes (WORKERS=0 for one)
 	@$(MAKE) --no-print-directory clients || echo "The tests of these clients will fail."
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 crash: dev  ## kill the server under load twenty times (make test: three times)
 	LUKEWARM_CRASH_ROUNDS=20 $(BIN)/python -m pytest -o faulthandler_timeout=900 tests/e2e/test_crash.py

@@ -9,8 +9,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import boto3
-
 from benchmarks import wrk
 from benchmarks.measure import ROOT, SNEAKER, Figure, Running, percentile, seconds, server
 
@@ -34,13 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def figures() -> list[Figure]:
     with server() as running:
         running.wait("/ping")
-        sagemaker = boto3.client(
-            "sagemaker",
-            endpoint_url=running.url,
-            region_name="eu-west-3",
-            aws_access_key_id="123456789012",
-            aws_secret_access_key="any",
-        )
+        sagemaker = running.boto3("sagemaker")
         try:
             return [
                 *(_creation(sagemaker, name) for name in VARIANTS),

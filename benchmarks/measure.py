@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+import boto3
 import httpx
 
 from emulator import config
@@ -113,6 +115,16 @@ class Running:
     def invocations(self, endpoint: str) -> str:
         """The URL to post to."""
         return f"{self.url}/endpoints/{endpoint}/invocations"
+
+    def boto3(self, service: str) -> Any:
+        """A client as boto3 has it, of eu-west-3."""
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name="eu-west-3",
+            aws_access_key_id="123456789012",
+            aws_secret_access_key="any",
+        )
 
     def wait(self, path: str) -> float:
         """Seconds from the start until `path` answers 200. Raises TimeoutError."""

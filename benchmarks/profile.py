@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable
 from statistics import median
 
-import boto3
-
 from benchmarks.measure import JSON, SNEAKER, Figure, Running, server
 from emulator import profiles
 from emulator.core import MILLISECOND
@@ -36,13 +34,7 @@ def figures() -> list[Figure]:
 def _clients(running: Running, endpoint: str) -> dict[str, Callable[[], object]]:
     """One connection each."""
     url = running.invocations(endpoint)
-    runtime = boto3.client(
-        "sagemaker-runtime",
-        endpoint_url=running.url,
-        region_name="eu-west-3",
-        aws_access_key_id="123456789012",
-        aws_secret_access_key="any",
-    )
+    runtime = running.boto3("sagemaker-runtime")
     given = {"EndpointName": endpoint, "Body": SNEAKER, "ContentType": "application/json"}
     return {
         "httpx": lambda: running.client.post(url, content=SNEAKER, headers=JSON).raise_for_status(),

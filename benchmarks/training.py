@@ -11,8 +11,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import boto3
-
 from benchmarks.measure import Figure, Running, seconds, server
 
 ROUNDS = 7
@@ -27,13 +25,7 @@ ROLE = "arn:aws:iam::123456789012:role/benchmark"
 def figures() -> list[Figure]:
     with server() as running, tempfile.TemporaryDirectory() as folder:
         running.wait("/ping")
-        sagemaker = boto3.client(
-            "sagemaker",
-            endpoint_url=running.url,
-            region_name="eu-west-3",
-            aws_access_key_id="123456789012",
-            aws_secret_access_key="any",
-        )
+        sagemaker = running.boto3("sagemaker")
         found = [
             _overhead(sagemaker, Path(folder), name, script) for name, script in SCRIPTS.items()
         ]

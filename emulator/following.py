@@ -150,8 +150,8 @@ class Follower:
         return found
 
     def _print(self) -> None:
-        """What has come, page by page. From a time on, not from a token: that is a position in a
-        list which loses its oldest lines when there are many."""
+        """What has come, page by page. From a time on, not from a token: in another emulator that
+        may be a place in a list which loses its oldest lines."""
         begin_ms, known, more = self._last_ms, self._of_last_ms, dict[str, str]()
         while given := self._page(begin_ms, more):
             for event in given["events"]:

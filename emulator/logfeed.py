@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from emulator import logpages
 from emulator.address import Home
 from emulator.logbook import TRAINING, Event, Logbook, Position, Stream
 from emulator.quirks import mend
@@ -27,6 +28,7 @@ class MotoLogs:
         from moto.logs import models
 
         mend("logs")
+        models.LogStream.get_log_events = logpages.page
         self._book, self._models = book, models
         self._read: dict[tuple[Home, Stream], Position] = {}
 
@@ -66,8 +68,9 @@ class MotoLogs:
                 group.streams[name].creation_time = began
                 group.creation_time = min(group.creation_time, began)
         if events:
-            group.put_log_events(name, [_entry(one) for one in events[-EVENTS:]])
-            del group.streams[name].events[:-EVENTS]
+            newest = events[-EVENTS:]
+            group.put_log_events(name, [_entry(one) for one in newest])
+            logpages.drop(group.streams[name], EVENTS, len(events) - len(newest))
 
 
 class RemoteLogs:

@@ -29,6 +29,8 @@ def main(source: Path, target: Path) -> int:
         client.execute()
     except CellExecutionError as error:
         print(error, file=sys.stderr)
+        # The SageMaker SDK takes tracebacks over, and leaves none for the notebook.
+        print(f"{error.ename}: {error.evalue}", file=sys.stderr)
         return 1
     # Whatever Python it was executed with: the notebook is the same with any.
     notebook.metadata["language_info"] = {"name": "python"}

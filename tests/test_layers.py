@@ -46,6 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.jobs",
         "emulator.listening",
         "emulator.logbook",
+        "emulator.logpages",
         "emulator.objects",
         "emulator.origin",
         "emulator.quirks",

@@ -96,15 +96,16 @@ class Trainer:
         self.start(name, script, **more)
         return self.ended(name)
 
-    def lines(self, name: str) -> list[str]:
+    def lines(self, name: str, **page: Any) -> list[str]:
         """What the job has printed, as the SDKs find it."""
+        asked = {"startFromHead": True, **page}
         found = self.logs.describe_log_streams(logGroupName=GROUP, logStreamNamePrefix=f"{name}/")[
             "logStreams"
         ]
         events: list[str] = []
         for one in found:
             given = self.logs.get_log_events(
-                logGroupName=GROUP, logStreamName=one["logStreamName"], startFromHead=True
+                logGroupName=GROUP, logStreamName=one["logStreamName"], **asked
             )["events"]
             events += [event["message"] for event in given]
         return events

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.clients.environments import obtain
 from tests.servers import ROOT
 
 NOTEBOOK = ROOT / "examples" / "walkthrough.ipynb"
@@ -56,7 +57,7 @@ def test_it_tells_the_story_from_training_to_the_bill(executed: list[dict[str, A
     assert "Completed {'train:accuracy':" in text
     right = [float(found) for found in re.findall(r"([0-9.]+)% of 2,000 test images right", text)]
     assert len(right) == 2
-    assert min(right) > 80
+    assert min(right) > 84  # 87 by one epoch
     assert text.count(": InService") == 2
     assert "{'endpoints': [], 'configurations': [], 'models': []}" in text
     for usage in ("Train:ml.m5.large", "Host:ml.t2.medium", "ServerlessInf:Mem-4GB"):
@@ -96,3 +97,25 @@ def test_what_is_stored_is_what_is_run(executed: list[dict[str, Any]]) -> None:
     assert outputs(stored, "image/png").count("iVBORw0KGgo") == FIGURES
     for kind in ("text/plain", "text/html"):
         assert not PRIVATE.findall(outputs(stored, kind))
+
+
+def test_a_cell_that_fails_is_named_with_its_error(tmp_path: Path) -> None:
+    source = [
+        "get_ipython().set_custom_exc((Exception,), lambda *_, **__: [])  # as the SDK does\n",
+        "raise KeyError('no such column')",
+    ]
+    cell: dict[str, Any] = {"cell_type": "code", "id": "one", "metadata": {}, "source": source}
+    cell |= {"outputs": [], "execution_count": None}
+    book = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    (tmp_path / "fails.ipynb").write_text(json.dumps(book))
+    script = ROOT / "examples" / "execute.py"
+    done = subprocess.run(
+        [obtain("walkthrough"), script, tmp_path / "fails.ipynb", tmp_path / "executed.ipynb"],
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("KeyError: 'no such column'\n")
+    assert not (tmp_path / "executed.ipynb").exists()

@@ -42,6 +42,19 @@ while True:
 """
 STAYS = WAITS.replace("signal.signal(signal.SIGTERM, leave)",
                       "signal.signal(signal.SIGTERM, signal.SIG_IGN)")  # fmt: skip
+BURST = 12_000  # lines; twice as many are more than is kept of a stream
+BURSTS = f"""
+import signal, sys, time
+def print_lines(word):
+    print(*(f"{{word}} {{number}}" for number in range({BURST})), sep="\\n", flush=True)
+def leave(*_):
+    print_lines("then")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, leave)
+print_lines("first")
+while True:
+    time.sleep(0.05)
+"""
 
 
 @pytest.fixture
@@ -145,6 +158,37 @@ def test_its_output_is_in_the_log_while_it_runs(trainer: Trainer) -> None:
     assert trainer.ended("live")["TrainingJobStatus"] == "Stopped"
     (stream,) = trainer.logs.describe_log_streams(logGroupName=GROUP)["logStreams"]
     assert stream["logStreamName"].startswith("live/algo-1-")
+
+
+def test_tokens_of_its_log_hold_where_more_is_printed_than_is_kept(trainer: Trainer) -> None:
+    trainer.start("bursts", BURSTS)
+    logs = trainer.logs
+    until(lambda: f"first {BURST - 1}" in newest(trainer, "bursts"), "the first burst is printed")
+    (stream,) = logs.describe_log_streams(logGroupName=GROUP)["logStreams"]
+    where = {"logGroupName": GROUP, "logStreamName": stream["logStreamName"]}
+    given = logs.get_log_events(**where)
+    trainer.sagemaker.stop_training_job(TrainingJobName="bursts")
+    trainer.ended("bursts")
+    got = []
+    while (given := logs.get_log_events(**where, nextToken=given["nextForwardToken"]))["events"]:
+        got += [event["message"] for event in given["events"]]
+    assert got[:-1] == [f"then {number}" for number in range(BURST)]
+    assert got[-1].startswith("No model artifact is saved")
+    again = logs.get_log_events(**where, nextToken=given["nextForwardToken"])
+    assert again["nextForwardToken"] == given["nextForwardToken"]
+    before = logs.get_log_events(**where, nextToken=given["nextBackwardToken"], limit=2)
+    assert [event["message"] for event in before["events"]] == [
+        f"then {BURST - 2}", f"then {BURST - 1}",
+    ]  # fmt: skip
+    with pytest.raises(logs.exceptions.InvalidParameterException, match="nextToken is invalid"):
+        logs.get_log_events(**where, nextToken="f/last")
+
+
+def newest(trainer: Trainer, name: str) -> list[str]:
+    try:
+        return trainer.lines(name, limit=10, startFromHead=False)
+    except trainer.logs.exceptions.ResourceNotFoundException:
+        return []
 
 
 def test_a_failure_says_how_the_script_ended_and_why(trainer: Trainer) -> None:

@@ -199,16 +199,7 @@ def test_an_update_counts_against_the_quotas(account: Account) -> None:
 
 def test_a_slow_answer_of_the_old_fleet_is_waited_for(account: Account, tmp_path: Path) -> None:
     slow = ECHO.replace("{word}", "slow").replace("0.02", "4")
-    account.deploy("one", SERVERLESS, url=f"file://{archive(tmp_path, slow)}")
-    account.model("two", words(tmp_path, "new")["new"])
-    account.config("two", SERVERLESS)
-    answers: list[object] = []
-    asking = threading.Thread(target=lambda: answers.append(_raw(account, "one")))
-    asking.start()
-    until(lambda: any(e["state"] == "busy" for e in _environments(account)), "it is being asked")
-    account.sagemaker.update_endpoint(EndpointName="one", EndpointConfigName="two")
-    assert account.settled("one")["EndpointConfigName"] == "two"
-    assert not answers
+    asking, answers = _overtaken(account, tmp_path, f"file://{archive(tmp_path, slow)}")
     assert _raw(account, "one") == (200, '"new"')
     asking.join(60)
     assert answers == [(200, '"slow"')]
@@ -236,17 +227,7 @@ def _reading(folder: Path) -> str:
 
 @pytest.fixture
 def leaving(account: Account, tmp_path: Path) -> Iterator[tuple[threading.Thread, list[object]]]:
-    """The endpoint `one`, in service with another model, while its old fleet is at an answer."""
-    account.deploy("one", SERVERLESS, url=_reading(tmp_path))
-    account.model("two", words(tmp_path, "new")["new"])
-    account.config("two", SERVERLESS)
-    answers: list[object] = []
-    asking = threading.Thread(target=lambda: answers.append(_raw(account, "one")))
-    asking.start()
-    until(lambda: any(e["state"] == "busy" for e in _environments(account)), "it is being asked")
-    account.sagemaker.update_endpoint(EndpointName="one", EndpointConfigName="two")
-    assert account.settled("one")["EndpointConfigName"] == "two"
-    assert not answers
+    asking, answers = _overtaken(account, tmp_path, _reading(tmp_path))
     yield asking, answers
     asking.join(60)
 
@@ -290,6 +271,22 @@ def test_tags_that_come_while_a_model_is_copied_or_loaded_stay(
     account.sagemaker.delete_tags(ResourceArn=arn, TagKeys=["k"])
     account.settled("one")
     assert account.sagemaker.list_tags(ResourceArn=arn)["Tags"] == []
+
+
+def _overtaken(account: Account, folder: Path, url: str) -> tuple[threading.Thread, list[object]]:
+    """The endpoint `one`, in service with another model, while its old fleet of the model at `url`
+    is at an answer: who asks for it, and where the answer comes."""
+    account.deploy("one", SERVERLESS, url=url)
+    account.model("two", words(folder, "new")["new"])
+    account.config("two", SERVERLESS)
+    answers: list[object] = []
+    asking = threading.Thread(target=lambda: answers.append(_raw(account, "one")))
+    asking.start()
+    until(lambda: any(e["state"] == "busy" for e in _environments(account)), "it is being asked")
+    account.sagemaker.update_endpoint(EndpointName="one", EndpointConfigName="two")
+    assert account.settled("one")["EndpointConfigName"] == "two"
+    assert not answers
+    return asking, answers
 
 
 def _raw(account: Account, name: str) -> tuple[int, str]:
