@@ -1,17 +1,15 @@
-"""One training job from its data to its results: a folder for it, its stages, its process."""
+"""One training job from its data to its results: its stages, its record, its process."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
-import re
 import shutil
 import signal
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,28 +21,25 @@ from emulator.billing import UsageKind
 from emulator.channels import ARCHIVE, Channels, pack
 from emulator.clock import Clock
 from emulator.config import Config
-from emulator.core import MIB, MILLISECOND, SECOND
+from emulator.core import MILLISECOND, SECOND
 from emulator.errors import SetupError
 from emulator.jobs import Metric, Stage, TrainingJob, moved, over
 from emulator.ledger import Ledger
 from emulator.logbook import TRAINING, Logbook, Stream
-from emulator.sandbox.isolation import FILES, FULL
 from emulator.sandbox.processes import Child
 from emulator.sandbox.scratch import remove
 from emulator.sandbox.surroundings import scrubbed
-from emulator.sandbox.trainer import Order, Outcome, Step
+from emulator.sandbox.trainer import Order, Outcome
 from emulator.toolkit import Machine, Training
+from emulator.trainingroom import Room, servable
 
 log = logging.getLogger("lukewarm.training")
 
 TICK_S = 0.2  # how soon a job over its time is noticed
-LOG_BYTES = 16 * MIB  # of one file of a job's output; there are two of them
 FAREWELL_S = 15.0  # beyond the grace, for what has to be swept up
 FAILURE_BYTES = 4096
 RETRY_S = 1.0
 ABANDONED = "InternalServerError: The server was stopped while the job ran. Please try again."
-REQUIREMENTS = "requirements.txt"
-SAVED_MODEL = re.compile(r"saved_model\.pb(txt)?")
 T = TypeVar("T")
 Change = Callable[[TrainingJob], TrainingJob]
 
@@ -69,7 +64,7 @@ class Run:
     def __init__(self, shop: Shop, job: TrainingJob, training: Training, folder: Path) -> None:
         self.job = job
         self._shop, self._training, self._folder = shop, training, folder
-        self._room = folder / "room"
+        self._room = Room(folder, job, training, shop.config, shop.machine, shop.url)
         self._origin_ns = time.monotonic_ns()
         self._ending = asyncio.Event()
         self._abandoned = self._late = False
@@ -117,7 +112,7 @@ class Run:
             return Stage.FAILED, ""
         asked = self._ending.is_set()
         if self._training.image and "tensorflow" in self._training.image:
-            for warning in servable(self._ml(toolkit.MODEL)):
+            for warning in servable(self._room.at(toolkit.MODEL)):
                 self._say(warning)
         await self._turn(Stage.UPLOADING, outcome)
         await self._deliver()
@@ -184,108 +179,23 @@ class Run:
         """Make the job's folder, with its data and its code in it. Raises SetupError."""
         job, channels = self.job, self._shop.channels
         home = job.key.home
-        await self._shop.channels.apart(self._furnish)
+        await self._shop.channels.apart(self._room.furnish)
         for channel in self._training.channels:
             url = channel["DataSource"]["S3DataSource"]["S3Uri"]
-            await channels.bring(url, home, self._ml(f"{toolkit.DATA}/{channel['ChannelName']}"))
+            await channels.bring(
+                url, home, self._room.at(f"{toolkit.DATA}/{channel['ChannelName']}")
+            )
         if (kept := self._checkpoints()) is not None:
             with suppress(SetupError):  # there may be none yet
-                await channels.bring(kept, home, self._ml(toolkit.CHECKPOINTS))
+                await channels.bring(kept, home, self._room.at(toolkit.CHECKPOINTS))
         if not self._training.entrypoint:
             url = self._training.submitted
             if url.startswith(f"{toolkit.BASE}/"):  # a channel has brought it
-                url = str(self._ml(url))
+                url = str(self._room.at(url))
             limit = self._shop.config.model_bytes
-            await channels.bring_code(url, home, self._ml(toolkit.CODE), limit)
-            self._check_code()
-        return self._order()
-
-    def _furnish(self) -> None:
-        remove(self._folder)
-        for place in (toolkit.CODE, toolkit.MODEL, toolkit.CONFIG, toolkit.DATA,
-                      toolkit.OUTPUT_DATA, toolkit.CHECKPOINTS):  # fmt: skip
-            self._ml(place).mkdir(parents=True)
-        (self._room / "tmp").mkdir()
-        for name, content in self._training.files().items():
-            (self._ml(toolkit.CONFIG) / name).write_text(json.dumps(content))
-        (self._folder / "bin").mkdir()
-        python = self._shop.machine.python
-        for names, words in ((("python", "python3"), ""), (("pip", "pip3"), " -m pip")):
-            for name in names:  # a link would lead out of the interpreter's own surroundings
-                path = self._folder / "bin" / name
-                path.write_text(f'#!/bin/sh\nexec "{python}"{words} "$@"\n')
-                path.chmod(0o755)
-
-    def _check_code(self) -> None:
-        code, program = self._ml(toolkit.CODE), self._training.program
-        place = code / program
-        if not place.is_file() and not (code / "setup.py").is_file():
-            there = ", ".join(sorted(path.name for path in code.iterdir())[:10]) or "nothing"
-            raise SetupError(
-                f"There is no {program} in {self._training.submitted}, which holds {there}."
-            )
-        if place.is_file():
-            place.chmod(0o755)
-        if (code / REQUIREMENTS).is_file() and not self._shop.config.training_requirements:
-            raise SetupError(
-                f"{self._training.submitted} has a {REQUIREMENTS}, and nothing is installed here: "
-                "leave it out and have the packages in the server's interpreter (or the one of "
-                "EMULATOR_PYTHON), or set EMULATOR_TRAINING_REQUIREMENTS=true."
-            )
-
-    def _order(self) -> Order:
-        config = self._shop.config
-        code = self._ml(toolkit.CODE)
-        steps = [Step(self._training.command((code / "setup.py").is_file()), toolkit.CODE)]
-        installed = ""
-        if config.training_requirements:
-            installed = str(self._room / "packages")
-            if not self._training.entrypoint and (code / REQUIREMENTS).is_file():
-                words = "-m pip install --disable-pip-version-check -r requirements.txt --target"
-                command = [self._shop.machine.python, *words.split(), installed]
-                steps.insert(0, Step(command, toolkit.CODE))
-        isolation = self._isolation()
-        definitions = self.job.request["AlgorithmSpecification"].get("MetricDefinitions", ())
-        return Order(
-            str(self._room),
-            steps,
-            self._variables(installed, isolation),
-            isolation,
-            str(self._shop.book.path(self.job.key.home, self._stream)),
-            LOG_BYTES,
-            self.now() // MILLISECOND,
-            [(one["Name"], one["Regex"]) for one in definitions],
-            config.training_stop_s,
-        )
-
-    def _isolation(self) -> str:
-        wanted = self._shop.config.isolation
-        if self.job.request.get("EnableNetworkIsolation") and wanted == FILES:
-            return FULL
-        return FILES if self._shop.config.training_requirements and wanted == FULL else wanted
-
-    def _variables(self, installed: str, isolation: str) -> dict[str, str]:
-        tmp = str(self._room / "tmp")
-        kept = scrubbed(os.environ, self._room / "tmp")
-        added = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        if self._shop.config.python:  # another interpreter: none of our own surroundings
-            kept.pop("VIRTUAL_ENV", None)
-            added = []
-        found = [installed, toolkit.CODE, *(str(Path(one).absolute()) for one in added if one)]
-        own = {
-            "TMPDIR": tmp,
-            "PATH": os.pathsep.join([str(self._folder / "bin"), kept.get("PATH", os.defpath)]),
-            "PYTHONPATH": os.pathsep.join(filter(None, found)),
-        }
-        if installed:
-            own["PIP_TARGET"] = installed
-        else:
-            own["PIP_NO_INDEX"] = "1"  # what is there already satisfies requirements
-        if isolation != FULL and self._shop.url:
-            account = self.job.key.home.account
-            own |= {"AWS_ENDPOINT_URL": self._shop.url, "AWS_ACCESS_KEY_ID": account}
-            own["AWS_SECRET_ACCESS_KEY"] = "lukewarm"
-        return kept | own | self._training.variables()
+            await channels.bring_code(url, home, self._room.at(toolkit.CODE), limit)
+            self._room.check_code()
+        return self._room.order(self._shop.book.path(home, self._stream), self.now())
 
     # -- the script ---------------------------------------------------------------------------
 
@@ -331,7 +241,7 @@ class Run:
 
     def _failure(self, order: Order, outcome: Outcome) -> str:
         if self._training.entrypoint:
-            written = _written(self._ml(toolkit.FAILURE))
+            written = _written(self._room.at(toolkit.FAILURE))
         else:
             last = outcome.step == len(order.steps) - 1
             kind = "ExecuteUserScriptError" if last else "InstallRequirementsError"
@@ -344,7 +254,7 @@ class Run:
         """Store the results where they are wanted. Raises SetupError or OSError."""
         home, channels = self.job.key.home, self._shop.channels
         place = output_place(self.job)
-        model, data = self._ml(toolkit.MODEL), self._ml(toolkit.OUTPUT_DATA)
+        model, data = self._room.at(toolkit.MODEL), self._room.at(toolkit.OUTPUT_DATA)
         if self.job.request["OutputDataConfig"].get("CompressionType") == "NONE":
             await self._deliver_files(model, f"{place}/model")
         else:
@@ -356,7 +266,7 @@ class Run:
             await self._shop.channels.apart(pack, data, archive)
             await channels.deliver(archive, f"{place}/output.tar.gz", home, ARCHIVE)
         if (kept := self._checkpoints()) is not None:
-            await self._deliver_files(self._ml(toolkit.CHECKPOINTS), kept)
+            await self._deliver_files(self._room.at(toolkit.CHECKPOINTS), kept)
 
     async def _deliver_files(self, folder: Path, place: str) -> None:
         for path in sorted(folder.rglob("*")):
@@ -370,10 +280,6 @@ class Run:
     def _checkpoints(self) -> str | None:
         given: Mapping[str, Any] = self.job.request.get("CheckpointConfig", {})
         return given.get("S3Uri")
-
-    def _ml(self, place: str) -> Path:
-        """Where something of the container's is: /opt/ml is in the room."""
-        return self._room / place.lstrip("/")
 
     def _say(self, line: str) -> None:
         now = max(self.now(), self._shop.clock.now())
@@ -396,29 +302,6 @@ def output_place(job: TrainingJob) -> str:
     """The address below which the results of a job are."""
     path: str = job.request["OutputDataConfig"]["S3OutputPath"]
     return f"{path.rstrip('/')}/{job.key.name}/output"
-
-
-def servable(model: Path) -> Iterable[str]:
-    """What TensorFlow's training container warns of when a model cannot be served by its sister."""
-    files = [path for path in model.rglob("*") if path.is_file()]
-    bundles = [path.parent for path in files if SAVED_MODEL.fullmatch(path.name)]
-    if not files:
-        yield (
-            "No model artifact is saved under path /opt/ml/model. Your training job will not save "
-            "any model files to S3."
-        )
-    elif not bundles:
-        yield (
-            "Your model will NOT be servable with SageMaker TensorFlow Serving container. The model"
-            " artifact was not saved in the TensorFlow SavedModel directory structure."
-        )
-    for bundle in bundles:
-        name = bundle.name if bundle != model else "model"
-        if not name.isdecimal():
-            yield (
-                "Your model will NOT be servable with SageMaker TensorFlow Serving containers. The "
-                f'SavedModel bundle is under directory "{name}", not a numeric name.'
-            )
 
 
 def _written(path: Path) -> str:

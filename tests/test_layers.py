@@ -87,6 +87,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.registry",
         "emulator.statement",
         "emulator.streams",
+        "emulator.trainingroom",
     ),
     (
         "emulator.channels",
