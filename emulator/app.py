@@ -25,6 +25,7 @@ from emulator import catalogue, connections, documentation, profiles, rest, work
 from emulator.address import Addressing, Home, Key
 from emulator.asgi import Asgi, Receive, Scope, Send
 from emulator.auth import S3, Verifier
+from emulator.billing import HOUR
 from emulator.channels import Channels
 from emulator.clock import Clock, VirtualClock, WallClock
 from emulator.companion import Companion
@@ -151,12 +152,18 @@ class Server:
     async def _keep_beating(self) -> None:
         """Each second, what is billed by time is brought up to now and the log is folded in."""
         failing = False
+        tidied = -1  # the hour in which old rows were dropped last
         while True:
             await asyncio.sleep(BEAT_S)
             try:
                 self.hosting.beat()
                 self._note_time()
                 await asyncio.to_thread(self.ledger.checkpoint)
+                hour = self.clock.now() // HOUR
+                if self.config.ledger_days and hour != tidied:
+                    before = (hour - 24 * self.config.ledger_days) * HOUR
+                    await asyncio.to_thread(self.ledger.drop, before)
+                    tidied = hour
             except (sqlite3.Error, OSError) as error:
                 if not failing:
                     log.error("The ledger cannot be brought up to date: %s. Trying on.", error)

@@ -280,6 +280,12 @@ TABLE: tuple[Setting, ...] = (
         "Largest unpacked size of a model archive.",
     ),
     Setting(
+        "ledger_days",
+        "0",
+        _whole(0, 36_500),
+        "Days after which the rows of invocations are dropped; 0 keeps them.",
+    ),
+    Setting(
         "settle_s",
         "5",
         _number(0, 60),
@@ -397,6 +403,7 @@ class Config:
     serverless_endpoints_quota: int
     instances_quota: int
     model_bytes: int
+    ledger_days: int
     settle_s: float
     training_stop_s: float
     training_requirements: bool

@@ -250,7 +250,7 @@ def test_the_log_is_used_again_after_a_checkpoint(ledger: Ledger) -> None:
 
 
 def test_an_overgrown_log_is_cut_back(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emulator.ledger.WAL_LIMIT", 1000)
+    monkeypatch.setattr("emulator.ledger.book.WAL_LIMIT", 1000)
     ledger.append([row()] * 100)
     ledger.checkpoint()
     assert ledger.path.with_name("ledger.sqlite-wal").stat().st_size == 0

@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from emulator.ledger import _MIGRATIONS, APPLICATION_ID
+from emulator.ledger.schema import APPLICATION_ID, MIGRATIONS
 from tests.servers import ARTIFACTS, serving
 
 HOUR_NS = 3_600_000_000_000
@@ -36,7 +36,7 @@ def earlier(state: Path) -> None:
     }  # fmt: skip
     with closing(sqlite3.connect(state / "ledger.sqlite", isolation_level=None)) as ledger:
         ledger.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        for statement in _MIGRATIONS[0][1]:
+        for statement in MIGRATIONS[0][1]:
             ledger.execute(statement)
         ledger.execute("PRAGMA user_version = 1")
         for (kind, name), document in documents.items():
