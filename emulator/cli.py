@@ -16,6 +16,7 @@ from emulator import (
     caller,
     catalogue,
     commands_deploy,
+    commands_ledger,
     commands_memory,
     commands_train,
     console,
@@ -219,6 +220,7 @@ for command in (
     commands_memory.fit_memory,
 ):  # fmt: skip
     commands.command()(command)
+commands.add_typer(commands_ledger.commands, name="ledger")
 
 
 def main() -> None:

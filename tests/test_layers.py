@@ -100,6 +100,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "emulator.commands_deploy",
+        "emulator.commands_ledger",
         "emulator.commands_memory",
         "emulator.commands_train",
         "emulator.lifecycle",

@@ -20,9 +20,10 @@ from pathlib import Path
 from emulator.address import Home, Key
 from emulator.billing import UsageKind
 from emulator.core import MIB
+from emulator.errors import SetupError
 from emulator.ledger import files, periods, samples
 from emulator.ledger.intake import LAST, Intake
-from emulator.ledger.rows import Counts, InvocationRow, Roll, Sums, UsageRecord, Window
+from emulator.ledger.rows import Counts, InvocationRow, MeterRow, Roll, Sums, UsageRecord, Window
 from emulator.ledger.schema import MINUTE, WIDTHS
 
 WAL_LIMIT = 256 * MIB  # above it a checkpoint makes the writer wait, some 50 ms
@@ -38,6 +39,10 @@ _START_METER = """
     INSERT INTO meters
         (account, region, endpoint, variant, kind, sku, units, started_ns, until_ns, open)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1)
+"""
+_ADD_METER = f"""
+    INSERT INTO meters ({", ".join(MeterRow._fields)}, open)
+    VALUES ({", ".join("?" * len(MeterRow._fields))}, 0)
 """
 _UNITS = """
     SELECT started_ns, until_ns, units, sku FROM meters
@@ -102,6 +107,21 @@ class Ledger:
         """Record invocations: all of them, or none."""
         with self._transaction():
             self._intake.take(rows)
+
+    def add(
+        self,
+        invocations: Iterable[InvocationRow],
+        meters: Iterable[MeterRow],
+        marks: Iterable[str],
+    ) -> tuple[int, int]:
+        """Record what another ledger has recorded, and remember `marks` of it: all, or nothing. The
+        numbers of invocations and meters. Raises SetupError for a meter of no kind."""
+        with self._transaction() as writer:
+            before = self._intake.last
+            self._intake.take(invocations)
+            held = writer.executemany(_ADD_METER, map(_known, meters)).rowcount
+            writer.executemany(_PUT_META, [(mark, "yes") for mark in marks])
+            return self._intake.last - before, max(0, held)
 
     def hold(
         self,
@@ -327,3 +347,15 @@ class Ledger:
         with files.opened(self.path, "ro") as reader:
             reader.execute("BEGIN")
             yield reader
+
+
+def _known(meter: MeterRow) -> MeterRow:
+    if meter.kind not in frozenset(UsageKind):
+        kinds = ", ".join(UsageKind)
+        raise SetupError(f"A meter's kind is {meter.kind!r}, which is none of {kinds}.")
+    if meter.units < 1 or meter.until_ns < meter.started_ns:
+        raise SetupError(
+            f"A meter of {meter.endpoint} holds {meter.units} from {meter.started_ns} to "
+            f"{meter.until_ns}: it must hold one at least, and end after its start."
+        )
+    return meter

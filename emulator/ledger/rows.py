@@ -93,6 +93,20 @@ class Roll(NamedTuple):
     last: int
 
 
+class MeterRow(NamedTuple):
+    """So many units of a resource, held from `started_ns` to `until_ns`."""
+
+    account: str
+    region: str
+    endpoint: str
+    variant: str
+    kind: str  # a UsageKind
+    sku: str
+    units: int
+    started_ns: int
+    until_ns: int
+
+
 class Window(NamedTuple):
     """The rows of one variant from `from_ns` up to but without `to_ns`."""
 
