@@ -19,7 +19,7 @@ from tests.servers import ARTIFACTS, KERAS, ROOT, Server, free_port, serving
 SNEAKER = ARTIFACTS / "sneaker.json"
 COMMANDS = (
     "serve", "env", "endpoints", "invoke", "evict", "status",
-    "deploy", "delete", "train", "fit-memory",
+    "deploy", "delete", "train", "fit-memory", "ledger",
 )  # fmt: skip
 
 
