@@ -21,11 +21,12 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from emulator import catalogue, connections, documentation, profiles, rest, workers
+from emulator import connections, documentation, profiles, rest, workers
 from emulator.address import Addressing, Home, Key
 from emulator.asgi import Asgi, Receive, Scope, Send
 from emulator.auth import S3, Verifier
 from emulator.billing import HOUR
+from emulator.catalogue import Tables
 from emulator.channels import Channels
 from emulator.clock import Clock, VirtualClock, WallClock
 from emulator.companion import Companion
@@ -71,7 +72,7 @@ class Server:
 
     def __init__(self, config: Config, where: Listening) -> None:
         self.config = config
-        catalogue.price_table(config.region)  # raises for a region without one
+        Tables.of(config.price_folder).find(config.region)  # raises for a region without one
         profiles.load(config.profile)  # raises if there is none
         self.state = StateDirectory(config.state_dir)
         try:

@@ -8,15 +8,19 @@ differs from the exact total by less than 1e-15 per charge.
 
 1 GB is 1024^3 bytes (AWS's serverless benchmarking toolkit divides by it) and a GB-month is 30
 days of 24 hours (20 GB held for 10 days are 6.67 GB-Mo).
+
+What a free tier, a tier of the price list or a savings plan does to a price is a line of its own
+with a note, so that every amount is still its quantity times its price.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from enum import StrEnum
 from fractions import Fraction
+from typing import Any, NamedTuple
 
 from emulator.core import GIB, MILLISECOND, SECOND
 
@@ -26,6 +30,7 @@ PLACES = 15
 QUANTUM = Decimal(1).scaleb(-PLACES)
 # The caller's decimal context (28 digits by default) must never round a bill.
 _EXACT = Context(prec=1000, rounding=ROUND_HALF_EVEN)
+_LAST = 1_000_000  # the free part of a usage is shown after what is paid for
 
 
 class UsageKind(StrEnum):
@@ -41,24 +46,31 @@ class UsageKind(StrEnum):
     DATA_OUT = "data-out"  # sku: persona or ""; bytes
 
 
+_KINDS = tuple(UsageKind)
+
+
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """How a kind is sold: the price list's unit, and how many base units make one of it."""
+    """How a kind is sold: the price list's unit, how many base units make one of it, and the
+    product family that AWS's offer file has it in ("" where that is not known)."""
 
     unit: str
     base_units: int
+    family: str
 
 
 MEASURES: Mapping[UsageKind, Measure] = {
-    UsageKind.SERVERLESS_DURATION: Measure("Seconds", SECOND // MILLISECOND),
-    UsageKind.PROVISIONED_DURATION: Measure("Seconds", SECOND // MILLISECOND),
-    UsageKind.PROVISIONED_USAGE: Measure("Seconds", SECOND),
-    UsageKind.INSTANCE: Measure("Hrs", HOUR),
-    UsageKind.TRAINING: Measure("Hrs", HOUR),
-    UsageKind.VOLUME: Measure("GB-Mo", MONTH),
-    UsageKind.DATA_IN: Measure("GB", GIB),
-    UsageKind.DATA_OUT: Measure("GB", GIB),
+    UsageKind.SERVERLESS_DURATION: Measure("Seconds", SECOND // MILLISECOND, "ML Serverless"),
+    UsageKind.PROVISIONED_DURATION: Measure("Seconds", SECOND // MILLISECOND, "ML Serverless"),
+    UsageKind.PROVISIONED_USAGE: Measure("Seconds", SECOND, "ML Serverless"),
+    UsageKind.INSTANCE: Measure("Hrs", HOUR, "ML Instance"),
+    UsageKind.TRAINING: Measure("Hrs", HOUR, "ML Instance"),
+    UsageKind.VOLUME: Measure("GB-Mo", MONTH, "Storage"),
+    UsageKind.DATA_IN: Measure("GB", GIB, ""),
+    UsageKind.DATA_OUT: Measure("GB", GIB, ""),
 }
+SAVED = frozenset({UsageKind.INSTANCE, UsageKind.TRAINING})  # what a savings plan covers here
+MOST_SAVED = Decimal("0.64")  # "up to 64 %"
 
 # The usage types of AWS's SageMaker offer file; {gb} is the memory size.
 _USAGE_TYPES: Mapping[UsageKind, str] = {
@@ -89,9 +101,21 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Tier:
+    """The price of one unit for what is used beyond `above` units in an account's month."""
+
+    above: Decimal
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
 class Price:
     """The price of one `unit`, and how far to trust it: where it was read, when, and whether it is
-    sure (price list or invoice), likely (repeated consistently) or derived (from a rule)."""
+    sure (price list or invoice), likely (repeated consistently) or derived (from a rule).
+
+    `since` is the first day it holds, in UTC, "" for ever. `tiers` are the boundaries of AWS's
+    list, in ascending order, also where the price stays the same at them.
+    """
 
     usage_type: str
     unit: str
@@ -99,11 +123,18 @@ class Price:
     source: str
     date: str
     confidence: str
+    since: str = ""
+    tiers: tuple[Tier, ...] = ()
+
+    @property
+    def varies(self) -> bool:
+        """Whether the price changes at a tier."""
+        return any(tier.amount != self.amount for tier in self.tiers)
 
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """The prices of one region. `prefix` is how its usage types begin ("EUW3")."""
+    """The prices of one region at one time. `prefix` is how its usage types begin ("EUW3")."""
 
     region: str
     prefix: str
@@ -116,19 +147,39 @@ class PriceTable:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """A usage that is to be priced by a table.
+
+    `free` is the share of it that a free tier covers, `tiers` the shares of the rest that fall to
+    the price and to each of its tiers, and `saved` what a savings plan takes off.
+    """
+
+    usage: Usage
+    table: PriceTable
+    free: Fraction = Fraction(0)
+    tiers: tuple[Fraction, ...] = (Fraction(1),)
+    saved: Decimal = Decimal(0)
+
+    @property
+    def usage_type(self) -> str:
+        return usage_type(self.usage.kind, self.usage.sku, self.table.prefix)
+
+
+@dataclass(frozen=True, slots=True)
 class Charge:
     """One line of a bill: `quantity` in the price list's `unit`, times the price of one.
 
-    `exact` is the amount as a fraction and adds up without loss; `amount` is the same rounded once
-    to 1e-15. All of `price`, `amount` and `exact` are None where the table has no price: what is
-    used without a price is listed, and never passes for free.
+    `usage` is the quantity in base units. `exact` is the amount as a fraction and adds up without
+    loss; `amount` is the same rounded once to 1e-15. All of `price`, `amount` and `exact` are None
+    where the table has no price: what is used without a price is listed, and never passes for
+    free. `note` says what made a price that is not the list's first.
     """
 
     kind: UsageKind
     sku: str
     usage_type: str
     unit: str
-    usage: int
+    usage: Fraction
     quantity: Decimal
     price: Decimal | None
     amount: Decimal | None
@@ -136,11 +187,17 @@ class Charge:
     source: str = ""
     date: str = ""
     confidence: str = ""
+    since: str = ""
+    note: str = ""
+
+    @property
+    def family(self) -> str:
+        return MEASURES[self.kind].family
 
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """Charges in one currency, one for each kind and sku that was used."""
+    """Charges in one currency, one for each kind, sku and price that was used."""
 
     region: str
     currency: str
@@ -167,13 +224,19 @@ class Bill:
 
 
 def bill(usages: Iterable[Usage], table: PriceTable) -> Bill:
-    """Price the usages: those of one kind and sku become one charge, in the kinds' order."""
-    totals: dict[tuple[UsageKind, str], int] = {}
-    for usage in usages:
-        key = (usage.kind, usage.sku)
-        totals[key] = totals.get(key, 0) + usage.quantity
-    charges = (_charge(kind, sku, quantity, table) for kind, sku, quantity in _ordered(totals))
-    return Bill(table.region, table.currency, tuple(charges))
+    """Price the usages by one table, without any option."""
+    charges = charge(Counted(usage, table) for usage in usages)
+    return Bill(table.region, table.currency, charges)
+
+
+def charge(counted: Iterable[Counted]) -> tuple[Charge, ...]:
+    """The lines of a bill: what is of one kind and sku and has one price becomes one of them, in
+    the kinds' order."""
+    totals: dict[_Rate, Fraction] = {}
+    for one in counted:
+        for share, rate in _rates(one):
+            totals[rate] = totals.get(rate, Fraction(0)) + share * one.usage.quantity
+    return tuple(_charge(rate, totals[rate]) for rate in sorted(totals, key=_place))
 
 
 def total(amounts: Iterable[Decimal | None]) -> Decimal:
@@ -186,40 +249,8 @@ def total(amounts: Iterable[Decimal | None]) -> Decimal:
 
 def cost(kind: UsageKind, sku: str, quantity: int, table: PriceTable) -> Decimal | None:
     """What this much usage costs, rounded to 1e-15; None if the table has no price for it."""
-    return _charge(kind, sku, Usage(kind, sku, quantity).quantity, table).amount
-
-
-class Tariff:
-    """`cost` for where it is asked at every call: the same figures, from rates worked out once."""
-
-    def __init__(self, table: PriceTable) -> None:
-        self._table = table
-        self._rates: dict[tuple[UsageKind, str], tuple[int, int] | None] = {}
-
-    def quanta(self, kind: UsageKind, sku: str, quantity: int) -> int | None:
-        """The cost of this much usage in units of 1e-15, half to even; None without a price."""
-        key = (kind, sku)
-        if key not in self._rates:
-            self._rates[key] = self._rate(kind, sku)
-        rate = self._rates[key]
-        if rate is None:
-            return None
-        whole, rest = divmod(quantity * rate[0], rate[1])
-        return whole + (2 * rest > rate[1] or (2 * rest == rate[1] and whole % 2 == 1))
-
-    def _rate(self, kind: UsageKind, sku: str) -> tuple[int, int] | None:
-        """Units of 1e-15 for one base unit, as numerator and denominator."""
-        price = self._table.find(kind, sku)
-        if price is None:
-            return None
-        rate = Fraction(price.amount) * 10**PLACES / MEASURES[kind].base_units
-        return rate.numerator, rate.denominator
-
-
-def plain(quanta: int) -> str:
-    """An amount in units of 1e-15 as a decimal number without idle zeros."""
-    whole, places = divmod(quanta, 10**PLACES)
-    return f"{whole}.{places:0{PLACES}d}".rstrip("0").rstrip(".")
+    (found,) = bill([Usage(kind, sku, quantity)], table).charges
+    return found.amount
 
 
 def usage_type(kind: UsageKind, sku: str, prefix: str) -> str:
@@ -249,33 +280,76 @@ def shown(value: Fraction) -> Decimal:
     return places.quantize(Decimal(1), context=_EXACT) if whole else places  # 20, never 2E+1
 
 
-def _ordered(
-    totals: Mapping[tuple[UsageKind, str], int],
-) -> list[tuple[UsageKind, str, int]]:
-    kinds = list(UsageKind)
-    keys = sorted(totals, key=lambda key: (kinds.index(key[0]), len(key[1]), key[1]))
-    return [(kind, sku, totals[kind, sku]) for kind, sku in keys]
+class _Rate(NamedTuple):
+    """What tells the lines of a bill apart. `order` is that of lines with the same price."""
+
+    kind: UsageKind
+    sku: str
+    usage_type: str
+    order: int
+    note: str
+    amount: Decimal | None
+    origin: tuple[str, str, str, str]  # source, date, confidence, since
 
 
-def _charge(kind: UsageKind, sku: str, usage: int, table: PriceTable) -> Charge:
-    measure = MEASURES[kind]
-    quantity = Fraction(usage, measure.base_units)
-    name = usage_type(kind, sku, table.prefix)
-    price = table.find(kind, sku)
+def _rates(counted: Counted) -> Iterator[tuple[Fraction, _Rate]]:
+    """The shares of a usage, each with its rate. Those that are charged add up to 1."""
+    usage, price = counted.usage, counted.table.find(counted.usage.kind, counted.usage.sku)
+    kind, sku = usage.kind, usage.sku
     if price is None:
-        return Charge(kind, sku, name, measure.unit, usage, shown(quantity), None, None, None)
-    exact = quantity * Fraction(price.amount)
+        yield Fraction(1), _Rate(kind, sku, counted.usage_type, 0, "", None, ("", "", "", ""))
+        return
+
+    def rate(order: int, note: str, amount: Decimal) -> _Rate:
+        origin = (price.source, price.date, price.confidence, price.since)
+        return _Rate(kind, sku, price.usage_type, order, note, amount, origin)
+
+    if counted.free:
+        yield counted.free, rate(_LAST, "free tier", Decimal(0))
+    saved = counted.saved if kind in SAVED else Decimal(0)
+    for number, (share, amount) in enumerate(_tiered(price, counted.tiers)):
+        share *= 1 - counted.free
+        above = f"above {price.tiers[number - 1].above:f} {price.unit} a month" if number else ""
+        if share:
+            yield share, rate(number, above, amount)
+            if saved:
+                note = ", ".join(filter(None, (above, f"savings plan, {saved:f} of {amount:f}")))
+                yield share, rate(number, note, _EXACT.multiply(amount, -saved))
+
+
+def _tiered(price: Price, shares: tuple[Fraction, ...]) -> Iterator[tuple[Fraction, Decimal]]:
+    """Where the price stays the same at its boundaries, one line says so as well as several."""
+    if not price.varies:
+        yield Fraction(1), price.amount
+        return
+    amounts = (price.amount, *(tier.amount for tier in price.tiers))
+    yield from zip(shares, amounts, strict=False)
+
+
+def _place(rate: _Rate) -> tuple[Any, ...]:
+    kind = _KINDS.index(rate.kind)
+    since = rate.origin[-1]
+    return kind, len(rate.sku), rate.sku, rate.usage_type, since, rate.order, rate.note, rate.origin
+
+
+def _charge(rate: _Rate, used: Fraction) -> Charge:
+    measure = MEASURES[rate.kind]
+    quantity = used / measure.base_units
+    exact = None if rate.amount is None else quantity * Fraction(rate.amount)
+    source, date, confidence, since = rate.origin
     return Charge(
-        kind,
-        sku,
-        price.usage_type,
+        rate.kind,
+        rate.sku,
+        rate.usage_type,
         measure.unit,
-        usage,
+        used,
         shown(quantity),
-        price.amount,
-        shown(exact),
+        rate.amount,
+        None if exact is None else shown(exact),
         exact,
-        price.source,
-        price.date,
-        price.confidence,
+        source,
+        date,
+        confidence,
+        since,
+        rate.note,
     )

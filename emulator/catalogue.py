@@ -1,25 +1,31 @@
-"""What AWS sells: the price tables and instance types of `emulator/prices/`. Reads nothing else.
+"""What AWS sells: the price tables, free tier and instance types of `emulator/prices/`, and the
+price tables of a folder, which go before those.
 
-Each file is read once per process. To add a region, add its TOML; nothing lists the files.
+Each file is read once. To add a region, add its TOML; nothing lists the files.
 """
 
 from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-from emulator.billing import MEASURES, Price, PriceTable, UsageKind, usage_type
+from emulator import pricelist
+from emulator.allowances import Allowance
+from emulator.billing import MEASURES, PriceTable, UsageKind
 from emulator.core import GIB
 from emulator.errors import SetupError
+from emulator.pricelist import PriceList
 from emulator.provenance import Provenance
 
 _INSTANCES = "instances.toml"
+_FREE = "free-tier.toml"
 _FOLDER = files("emulator") / "prices"
 
 
@@ -33,53 +39,85 @@ class InstanceType:
     gpus: int
 
 
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The price lists in force, by region: those of a folder, else those that come along."""
+
+    own: Mapping[str, PriceList] = field(default_factory=dict)
+    places: Mapping[str, Path] = field(default_factory=dict)  # the files of `own`
+
+    @classmethod
+    def of(cls, folder: Path) -> Tables:
+        """With the tables `REGION.toml` of a folder, which need not exist. Raises SetupError for
+        one that cannot be used."""
+        places = {path.stem: path for path in sorted(folder.glob("*.toml"))}
+        return cls({name: _own(name, path) for name, path in places.items()}, places)
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The regions that have a price list, in alphabetical order."""
+        return tuple(sorted({*regions(), *self.own}))
+
+    def find(self, region: str) -> PriceList:
+        """The prices of a region. Raises SetupError for one without a table."""
+        if region not in self.regions:
+            raise SetupError(
+                f"There is no price table for the region {region!r}; set EMULATOR_REGION to one of "
+                f"{', '.join(self.regions)}."
+            )
+        return self.own.get(region) or _packaged(region)
+
+    def known(self, region: str) -> PriceList:
+        """The same, and for a region without a table one without a price, never a free one."""
+        return self.find(region) if region in self.regions else PriceList.empty(region)
+
+
 @cache
 def regions() -> tuple[str, ...]:
-    """The regions that have a price table, in alphabetical order."""
+    """The regions whose price table comes along, in alphabetical order."""
     names = (entry.name for entry in _FOLDER.iterdir())
-    tables = (name for name in names if name.endswith(".toml") and name != _INSTANCES)
+    tables = (name for name in names if name.endswith(".toml") and name not in (_INSTANCES, _FREE))
     return tuple(sorted(name.removesuffix(".toml") for name in tables))
 
 
-@cache
 def price_table(region: str) -> PriceTable:
-    """The prices of a region, such as "eu-west-3". Raises SetupError for one without a table."""
-    if region not in regions():
-        raise SetupError(
-            f"There is no price table for the region {region!r}; set EMULATOR_REGION to one of "
-            f"{', '.join(regions())}."
-        )
-    name = f"{region}.toml"
-    return parse_prices((_FOLDER / name).read_text(encoding="utf-8"), name)
+    """The latest prices of a region, such as "eu-west-3", as they come along. Raises SetupError for
+    one without a table."""
+    return Tables().find(region).latest
 
 
 @cache
-def prices(region: str) -> PriceTable:
-    """The same, and for a region without a table one without a price, never a free one."""
-    if region in regions():
-        return price_table(region)
-    return PriceTable(region, region.upper(), "USD", {})
+def _packaged(region: str) -> PriceList:
+    name = f"{region}.toml"
+    return pricelist.parse((_FOLDER / name).read_text(encoding="utf-8"), name)
 
 
-def parse_prices(text: str, name: str) -> PriceTable:
-    """The price table that a TOML text holds; `name` is the file to blame.
-
-    Raises SetupError for a figure without unit, source, date or a known confidence, and for one
-    that is given twice.
-    """
-    prices: dict[tuple[UsageKind, str], Price] = {}
+def _own(region: str, path: Path) -> PriceList:
     try:
-        document = tomllib.loads(text, parse_float=Decimal)
-        prefix = document["prefix"]
-        for key, price in _prices(document["prices"], prefix):
-            if key in prices:
-                raise ValueError(f"the price of {key[0]} {key[1]!r} is given twice")
-            prices[key] = price
-        return PriceTable(document["region"], prefix, document["currency"], prices)
-    except KeyError as missing:
-        raise SetupError(f"The price table {name} lacks the field {missing}: add it.") from None
-    except (ValueError, TypeError, AttributeError) as fault:
-        raise SetupError(f"The price table {name} cannot be used: {fault}.") from None
+        found = pricelist.parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"The price table {path} cannot be read: {error}.") from None
+    if found.region != region:
+        raise SetupError(
+            f"The price table {path} is of the region {found.region!r}: name it "
+            f"{found.region}.toml."
+        )
+    return found
+
+
+@cache
+def free_tier() -> tuple[Allowance, ...]:
+    """What AWS gives an account for nothing each month, for as long as it does."""
+    document = tomllib.loads((_FOLDER / _FREE).read_text(encoding="utf-8"), parse_float=Decimal)
+    return tuple(_allowance(block) for block in document["allowances"])
+
+
+def _allowance(block: Mapping[str, Any]) -> Allowance:
+    Provenance.of(block)
+    kind = UsageKind(block["kind"])
+    skus = frozenset(block["amounts"]) - {"any"}
+    (quantity,) = set(block["amounts"].values())  # together, not each
+    return Allowance(kind, skus, quantity * MEASURES[kind].base_units)
 
 
 def instance_type(name: str) -> InstanceType:
@@ -109,22 +147,3 @@ def instance_types() -> Mapping[str, InstanceType]:
 
 def _instance(name: str, given: Mapping[str, Any]) -> InstanceType:
     return InstanceType(name, given["vcpus"], int(given["gib"] * GIB), given.get("gpus", 0))
-
-
-def _prices(
-    blocks: list[dict[str, Any]], prefix: str
-) -> Iterator[tuple[tuple[UsageKind, str], Price]]:
-    for block in blocks:
-        kind = UsageKind(block["kind"])
-        if block["unit"] != MEASURES[kind].unit:
-            raise ValueError(f"{kind} is sold in {MEASURES[kind].unit}, not {block['unit']!r}")
-        Provenance.of(block)
-        for label, amount in block["amounts"].items():
-            sku = "" if label == "any" else label
-            yield (kind, sku), _price(usage_type(kind, sku, prefix), block, Decimal(amount))
-
-
-def _price(name: str, block: Mapping[str, Any], amount: Decimal) -> Price:
-    if not amount.is_finite() or amount < 0:
-        raise ValueError(f"the price of {name} is {amount}: it must be a number from 0 up")
-    return Price(name, block["unit"], amount, block["source"], block["date"], block["confidence"])

@@ -14,15 +14,17 @@ from rich.table import Table
 
 from emulator import (
     caller,
-    catalogue,
+    commands_bill,
     commands_deploy,
     commands_ledger,
     commands_memory,
+    commands_prices,
     commands_train,
     console,
     exports,
     profiles,
 )
+from emulator.catalogue import Tables
 from emulator.config import read
 from emulator.console import Account, AsJson, Name, Region, Url
 from emulator.errors import SetupError
@@ -60,7 +62,7 @@ def serve(
     with console.in_one_sentence():
         config = read(os.environ)
         interpreter.usable(config.python)
-        catalogue.price_table(config.region)
+        Tables.of(config.price_folder).find(config.region)
         profiles.load(config.profile)
         _check_port(host, port)
     uvicorn.run("emulator.app:app", host=host, port=port, access_log=config.access_log)
@@ -217,10 +219,12 @@ def status(url: Url = "", as_json: AsJson = False) -> None:
 
 for command in (
     commands_deploy.deploy, commands_deploy.delete, commands_train.train,
-    commands_memory.fit_memory,
+    commands_memory.fit_memory, commands_bill.bill,
 ):  # fmt: skip
     commands.command()(command)
 commands.add_typer(commands_ledger.commands, name="ledger")
+commands.command("breakeven")(commands_bill.break_even)
+commands.add_typer(commands_prices.commands, name="prices")
 
 
 def main() -> None:

@@ -71,6 +71,11 @@ def _own(raw: str) -> str:
     return "" if raw.strip() in ("", "own") else str(Path(raw.strip()).expanduser())
 
 
+def _folder(raw: str) -> Path | None:
+    """A folder, or `state` for that of the state directory, which is None."""
+    return None if _text(raw) == "state" else _path(raw)
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(raw: str) -> str:
         if raw.strip().lower() not in choices:
@@ -158,6 +163,13 @@ TABLE: tuple[Setting, ...] = (
     Setting("region", "eu-west-3", _text, "Region of every resource; selects the price table."),
     Setting("account", "123456789012", _account, "Account number in ARNs and messages."),
     Setting("state_dir", ".lukewarm", _path, "Where endpoints, models and the ledger are kept."),
+    Setting(
+        "prices",
+        "state",
+        _folder,
+        "Folder of price tables that go before those that come along: `state` is `prices` in the"
+        " state directory, where `lukewarm prices import` writes them.",
+    ),
     Setting("clock", "wall", _one_of("wall", "virtual"), "`virtual` moves only when advanced."),
     Setting(
         "sandbox",
@@ -379,6 +391,7 @@ class Config:
     region: str
     account: str
     state_dir: Path
+    prices: Path | None  # None: in the state directory
     clock: str
     sandbox: str
     runtime: str
@@ -423,6 +436,11 @@ class Config:
     delivery_s: float
     access_log: bool
     log_level: str
+
+    @property
+    def price_folder(self) -> Path:
+        """Where price tables of one's own are."""
+        return self.prices or self.state_dir / "prices"
 
 
 def read(environ: Mapping[str, str], directory: Path | None = None) -> Config:

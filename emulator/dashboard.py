@@ -5,7 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 from html import escape
 
-from emulator.billing import Bill
+from emulator.address import Key
+from emulator.billing import Bill, Charge
 from emulator.statement import EndpointStatement, JobStatement, Statement
 
 _PAGE = """<!doctype html>
@@ -56,23 +57,35 @@ def page(statement: Statement) -> str:
     return _PAGE.format(
         total=_money(statement.total),
         currency=escape(statement.currency),
-        region=escape(statement.region),
+        region=escape(statement.terms.region or statement.region),
         note=note,
         startup=startup,
         endpoints="\n".join(
             [
-                *(_endpoint(one, statement.region) for one in statement.endpoints),
-                *(_job(one, statement.region) for one in statement.jobs),
+                *(_endpoint(one, _elsewhere(one.key, statement)) for one in statement.endpoints),
+                *(_job(one, _elsewhere(one.key, statement)) for one in statement.jobs),
+                *(
+                    _section(one.name, list(one.facts.values()), one.bill)
+                    for one in statement.groups
+                ),
             ]
         )
         or "<p>No endpoint yet.</p>",
     )
 
 
-def _endpoint(entry: EndpointStatement, region: str) -> str:
-    counts, home = entry.counts, entry.key.home
+def _elsewhere(key: Key, statement: Statement) -> list[str]:
+    """The region of what is not in the server's own."""
+    region = key.home.region
+    if region == statement.region:
+        return []
+    return [region if statement.terms.region else f"{region}, at the prices of that region"]
+
+
+def _endpoint(entry: EndpointStatement, elsewhere: list[str]) -> str:
+    counts = entry.counts
     facts = [
-        *([] if home.region == region else [f"{home.region}, at the prices of that region"]),
+        *elsewhere,
         f"{entry.persona}",
         _count(counts.invocations, "invocation"),
         _count(counts.cold_starts, "cold start"),
@@ -82,15 +95,13 @@ def _endpoint(entry: EndpointStatement, region: str) -> str:
     return _section(entry.key.name, facts, entry.bill)
 
 
-def _job(entry: JobStatement, region: str) -> str:
-    elsewhere = entry.key.home.region
-    facts = [*([] if elsewhere == region else [f"{elsewhere}, at the prices of that region"])]
-    return _section(entry.key.name, [*facts, "training job"], entry.bill)
+def _job(entry: JobStatement, elsewhere: list[str]) -> str:
+    return _section(entry.key.name, [*elsewhere, "training job"], entry.bill)
 
 
 def _section(name: str, facts: list[str], bill: Bill) -> str:
     rows = "".join(
-        f'<tr><td>{escape(charge.usage_type)}</td><td class="number">{charge.quantity:,f}</td>'
+        f'<tr><td>{escape(_title(charge))}</td><td class="number">{charge.quantity:,f}</td>'
         f'<td>{escape(charge.unit)}</td><td class="number">{_price(charge.price)}</td>'
         f'<td class="number">{_price(charge.amount)}</td>'
         f'<td class="source">{escape(_origin(charge.source, charge.date, charge.confidence))}</td>'
@@ -119,6 +130,11 @@ def _section(name: str, facts: list[str], bill: Bill) -> str:
         f'<section><h2>{escape(name)}</h2><p class="facts">'
         f"{escape(' · '.join(facts))}</p>{table}</section>"
     )
+
+
+def _title(charge: Charge) -> str:
+    since = f"from {charge.since}" if charge.since else ""
+    return ", ".join(filter(None, (charge.usage_type, since, charge.note)))
 
 
 def _origin(source: str, date: str, confidence: str) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 from emulator import catalogue, endpoints, personas, profiles
 from emulator.address import Home, Key
 from emulator.billing import UsageKind
+from emulator.catalogue import Tables
 from emulator.clock import Clock
 from emulator.config import Config
 from emulator.conversions import Conversions
@@ -91,6 +92,7 @@ class Hosting:
         self._conversions = Conversions(state / "conversions", config.isolation)
         self._copies = Copies(state / "models", config.model_bytes, objects)
         self._journal = Journal(ledger, metrics.observe)
+        self.tables = Tables.of(config.price_folder)
         self.profile = profiles.load(config.profile)
         self.refusals = self.profile.refusals(config.seed) if self.profile else None
         delays = Delays(config.cold_start, config.seed, self.profile)

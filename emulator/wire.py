@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from emulator import catalogue, members, streams
+from emulator import members, streams
 from emulator.address import Addressing, Key
 from emulator.asgi import DRAINED, Headers, Receive, Scope, Send, answer
-from emulator.billing import Tariff, UsageKind, plain
+from emulator.billing import UsageKind
 from emulator.errors import (
     InternalFailure,
     InvocationError,
@@ -32,6 +32,7 @@ from emulator.hosting import Hosting
 from emulator.inflight import Served
 from emulator.live import LiveVariant, is_header
 from emulator.sandbox.stream import Stream
+from emulator.tariff import Tariff, plain
 
 PREFIX, SUFFIX = "/endpoints/", "/invocations"
 STREAM_SUFFIX = "/invocations-response-stream"
@@ -51,7 +52,8 @@ class Wire:
 
     hosting: Hosting
     addressing: Addressing
-    _tariffs: dict[str, Tariff] = field(default_factory=dict)  # by region
+    # By region: from when, until when, and which.
+    _tariffs: dict[str, tuple[int, int, Tariff]] = field(default_factory=dict)
 
     @staticmethod
     def takes(scope: Scope) -> bool:
@@ -211,16 +213,20 @@ class Wire:
             if row.provisioned:
                 kind = UsageKind.PROVISIONED_DURATION
             parts.append((kind, str(row.memory_mb), self._billed_ms(served)))
-        tariff = self._tariff(row.region)
+        tariff = self._tariff(row.region, row.at_ns)
         costs = [tariff.quanta(kind, sku, quantity) for kind, sku, quantity in parts]
         known = [one for one in costs if one is not None]
         return plain(sum(known)) if len(known) == len(costs) else "no price"
 
-    def _tariff(self, region: str) -> Tariff:
+    def _tariff(self, region: str, instant: int) -> Tariff:
         """The prices of a region in which something is hosted: there are as many as that."""
-        if region not in self._tariffs:
-            self._tariffs[region] = Tariff(catalogue.prices(region))
-        return self._tariffs[region]
+        known = self._tariffs.get(region)
+        if known is None or not known[0] <= instant < known[1]:
+            listed = self.hosting.tables.known(region)
+            begun = listed.begun(instant)
+            known = begun, listed.until(instant), Tariff(listed.at(instant))
+            self._tariffs[region] = known
+        return known[2]
 
 
 async def _read(receive: Receive, limit: int, announced: int) -> tuple[bytes | bytearray, int]:

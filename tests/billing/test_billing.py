@@ -16,18 +16,17 @@ from emulator.billing import (
     QUANTUM,
     Price,
     PriceTable,
-    Tariff,
     Usage,
     UsageKind,
     bill,
     cost,
-    plain,
     serverless_billed_ms,
     shown,
     usage_type,
 )
 from emulator.catalogue import price_table
 from emulator.core import GIB
+from emulator.tariff import Tariff, plain
 
 
 def table(*prices: tuple[UsageKind, str, str]) -> PriceTable:

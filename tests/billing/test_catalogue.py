@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
 from emulator.billing import HOUR, MONTH, Price, Usage, UsageKind, bill, cost
 from emulator.catalogue import (
+    Tables,
+    free_tier,
     instance_type,
     instance_types,
-    parse_prices,
     price_table,
     regions,
 )
@@ -100,7 +102,15 @@ def test_a_million_calls_of_45_ms_at_4_gb_in_paris() -> None:
 
 
 @pytest.mark.parametrize(
-    ("region", "prefix"), [("us-east-1", "USE1"), ("eu-west-1", "EU"), ("eu-west-3", "EUW3")]
+    ("region", "prefix"),
+    [
+        ("eu-central-1", "EUC1"),
+        ("eu-west-1", "EU"),
+        ("eu-west-3", "EUW3"),
+        ("us-east-1", "USE1"),
+        ("us-east-2", "USE2"),
+        ("us-west-2", "USW2"),
+    ],
 )
 def test_every_table_is_whole(region: str, prefix: str) -> None:
     table = price_table(region)
@@ -163,41 +173,45 @@ def test_tables_are_read_once() -> None:
     assert price_table("us-east-1") is US
 
 
-GOOD = """
-region = "x"
-prefix = "X"
-currency = "USD"
-[[prices]]
-kind = "instance"
-unit = "Hrs"
-source = "s"
-date = "2026"
-confidence = "sure"
-[prices.amounts]
-"ml.a.b" = 1
-"""
+def test_the_free_tier_is_of_a_kind_and_of_types() -> None:
+    serverless, hosting, training = free_tier()
+    assert serverless.quantity == 150_000 * 1000
+    assert serverless.covers(UsageKind.SERVERLESS_DURATION, "6144")
+    assert not serverless.covers(UsageKind.PROVISIONED_DURATION, "6144")
+    assert hosting.quantity == 125 * HOUR
+    assert hosting.covers(UsageKind.INSTANCE, "ml.m5.xlarge")
+    assert not hosting.covers(UsageKind.INSTANCE, "ml.m5.large")
+    assert (training.kind, training.quantity) == (UsageKind.TRAINING, 50 * HOUR)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "sentence"),
-    [
-        ('unit = "Hrs"', 'unit = "Days"', "instance is sold in Hrs, not 'Days'"),
-        ('source = "s"', "", "lacks the field 'source'"),
-        ('"sure"', '"rumour"', "confidence 'rumour' is none of"),
-        ('"instance"', '"instanse"', "'instanse' is not a valid UsageKind"),
-        ("= 1", "= -1", "X-Host:ml.a.b is -1"),
-        ("= 1", "= nan", "X-Host:ml.a.b is"),
-        ("region", "region region", "cannot be used"),
-    ],
-)
-def test_a_faulty_table_is_refused_with_its_name(old: str, new: str, sentence: str) -> None:
-    assert parse_prices(GOOD, "x.toml").prices
-    with pytest.raises(SetupError, match=r"x\.toml") as refused:
-        parse_prices(GOOD.replace(old, new, 1), "x.toml")
-    assert sentence in str(refused.value)
+def test_serverless_durations_have_the_boundary_of_awss_list() -> None:
+    for region in regions():
+        price = required(price_table(region).find(UsageKind.SERVERLESS_DURATION, "4096"))
+        assert [tier.above for tier in price.tiers] == [150_000]
+        assert not price.varies
 
 
-def test_a_price_given_twice_is_refused() -> None:
-    twice = GOOD + GOOD[GOOD.index("[[prices]]") :]
-    with pytest.raises(SetupError, match=r"instance 'ml\.a\.b' is given twice"):
-        parse_prices(twice, "x.toml")
+def test_a_folder_goes_before_what_comes_along(tmp_path: Path) -> None:
+    text = "\n".join(
+        (
+            'region = "eu-west-3"\nprefix = "EUW3"\ncurrency = "USD"\n[[prices]]',
+            'kind = "instance"\nunit = "Hrs"\nsource = "s"\ndate = "2026"\nconfidence = "sure"',
+            '[prices.amounts]\n"ml.t2.medium" = 1',
+        )
+    )
+    (tmp_path / "eu-west-3.toml").write_text(text)
+    tables = Tables.of(tmp_path)
+    paris = tables.find("eu-west-3").latest
+    assert required(paris.find(UsageKind.INSTANCE, "ml.t2.medium")).amount == 1
+    assert paris.find(UsageKind.DATA_IN, "") is None  # a table is not mixed with another
+    assert tables.find("us-east-1").latest is US
+    assert Tables.of(tmp_path / "none").regions == regions()
+    (tmp_path / "eu-west-1.toml").write_text(text)
+    with pytest.raises(SetupError, match=r"eu-west-1\.toml is of the region 'eu-west-3': name it"):
+        Tables.of(tmp_path)
+
+
+def test_a_region_without_a_table_has_no_price() -> None:
+    nowhere = Tables().known("mars-1").latest
+    (charge,) = bill([Usage(UsageKind.INSTANCE, "ml.t2.medium", HOUR)], nowhere).charges
+    assert (charge.usage_type, charge.amount) == ("MARS-1-Host:ml.t2.medium", None)
