@@ -91,7 +91,7 @@ def extract(document: Mapping[str, Any], region: str, name: str) -> Imported:
     """
     try:
         return _extracted(document, region, name)
-    except (KeyError, TypeError, AttributeError, ValueError, InvalidOperation) as fault:
+    except (KeyError, TypeError, AttributeError, ValueError) as fault:
         reason = f"it lacks {fault}" if isinstance(fault, KeyError) else str(fault)
         raise SetupError(
             f"{name} is not in the form of AWS's offer file ({reason}): take an unchanged one."
@@ -167,13 +167,18 @@ def _sold(name: str) -> Sold | None:
 def _price(sold: Sold, sku: str, terms: Mapping[str, Any], source: str) -> Price:
     term = max(terms.values(), key=lambda one: str(one["effectiveDate"]))
     dimensions = sorted(
-        term["priceDimensions"].values(), key=lambda one: Decimal(one["beginRange"])
+        term["priceDimensions"].values(), key=lambda one: _number(one["beginRange"], sku)
     )
+    if not dimensions:
+        raise ValueError(f"the product {sku} has no price")
     unit = MEASURES[sold.kind].unit
     for one in dimensions:
         if one["unit"].lower() not in _UNITS[unit]:
             raise ValueError(f"the product {sku} is sold in {one['unit']!r}, not in {unit}")
-    first, *others = ((Decimal(one["beginRange"]), _amount(one)) for one in dimensions)
+    first, *others = (
+        (_number(one["beginRange"], sku), _number(one["pricePerUnit"]["USD"], sku))
+        for one in dimensions
+    )
     if first[0]:
         raise ValueError(f"the prices of the product {sku} begin at {first[0]}")
     return Price(
@@ -187,8 +192,12 @@ def _price(sold: Sold, sku: str, terms: Mapping[str, Any], source: str) -> Price
     )
 
 
-def _amount(dimension: Mapping[str, Any]) -> Decimal:
-    amount = Decimal(dimension["pricePerUnit"]["USD"])
-    if not amount.is_finite() or amount < 0:
-        raise ValueError(f"a price is {amount}")
-    return shown(Fraction(amount))  # 0.0630000000 is 0.063
+def _number(text: str, sku: str) -> Decimal:
+    """A number from 0 up; 0.0630000000 is 0.063."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite() or number < 0:
+        raise ValueError(f"the product {sku} has {text!r} where a number has to be")
+    return shown(Fraction(number))

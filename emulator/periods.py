@@ -102,7 +102,7 @@ class Reading:
         cuts = {cut for listed in lists for cut in listed.changes}
         cuts |= {edge for month in months for edge in (month.from_ns, month.to_ns)}
         if self.terms.group_by is GroupBy.DAY and records:
-            days = range(self._start() // DAY * DAY, min(last, self.now) + 1, DAY)
+            days = range(self._start(), min(last, self.now) + 1, DAY)
             if len(days) > MOST_DAYS:
                 raise ValidationException(
                     f"group_by is day, and the bill covers {len(days)} of them: name at most "
@@ -117,12 +117,11 @@ class Reading:
         return EVER if first is None else first, NEVER if last is None else last
 
     def _start(self) -> int:
-        """The first instant, or a day before the first usage if there is none."""
-        if self.terms.from_ns is not None:
-            return self.terms.from_ns
-        days = range(self.now // DAY + 1)
-        return DAY * bisect_left(
-            days, True, key=lambda day: bool(self._usage(EVER, (day + 1) * DAY))
+        """The day of the first usage."""
+        first, _ = self._span
+        days = range(max(first, 0) // DAY, self.now // DAY + 1)
+        return days.start * DAY + DAY * bisect_left(
+            days, True, key=lambda day: bool(self._usage(first, (day + 1) * DAY))
         )
 
     def _usage(self, start: int, end: int) -> list[UsageRecord]:
@@ -144,7 +143,10 @@ class Reading:
     def _by_month(self, lists: Iterable[PriceList]) -> bool:
         """Whether what was used before in a month makes a difference."""
         return self.terms.free_tier or any(
-            price.varies for listed in lists for _, _, price in listed.prices
+            price.varies
+            for listed in lists
+            for table in listed.tables
+            for price in table.prices.values()
         )
 
     def _parts(

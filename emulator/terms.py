@@ -83,7 +83,7 @@ def read(given: Mapping[str, str], bill_startup: bool, regions: tuple[str, ...],
             close = difflib.get_close_matches(name, PARAMETERS, n=1)
             meant = f"did you mean {close[0]}? It" if close else "it"
             raise ValidationException(
-                f"The bill has no parameter {name!r}: {meant} takes {', '.join(PARAMETERS)}."
+                f"The bill has no parameter {name[:80]!r}: {meant} takes {', '.join(PARAMETERS)}."
             )
     values = {name: PARAMETERS[name].parse(name, text) for name, text in given.items()}
     terms = Terms(
@@ -100,7 +100,7 @@ def read(given: Mapping[str, str], bill_startup: bool, regions: tuple[str, ...],
     _check_period(terms, now)
     if terms.region and terms.region not in regions:
         raise ValidationException(
-            f"region is {terms.region!r}, which has no price table: it is one of "
+            f"region is {terms.region[:80]!r}, which has no price table: it is one of "
             f"{', '.join(regions)}."
         )
     return terms
@@ -125,17 +125,18 @@ def _wrong(name: str, text: str, expected: str) -> ValidationException:
 
 def instant(name: str, text: str) -> int:
     """Nanoseconds of an ISO 8601 date or instant, of UTC unless it says otherwise."""
-    try:
-        date = datetime.fromisoformat(text.replace(" ", "+"))  # a plus that nobody escaped
-        date = date if date.tzinfo else date.replace(tzinfo=UTC)
-        found = (date - _EPOCH) // timedelta(microseconds=1) * 1000
-    except (ValueError, OverflowError):
-        found = -1
-    if not 0 <= found <= _LATEST_NS:
-        raise _wrong(
-            name, text, "an ISO 8601 date or instant, such as 2026-09-01 or 2026-09-01T12:00:00Z"
-        )
-    return found
+    for written in (text, text.replace(" ", "+")):  # a plus that nobody escaped
+        try:
+            date = datetime.fromisoformat(written)
+            date = date if date.tzinfo else date.replace(tzinfo=UTC)
+            found = (date - _EPOCH) // timedelta(microseconds=1) * 1000
+        except (ValueError, OverflowError):
+            continue
+        if 0 <= found <= _LATEST_NS:
+            return found
+    raise _wrong(
+        name, text, "an ISO 8601 date or instant, such as 2026-09-01 or 2026-09-01T12:00:00Z"
+    )
 
 
 def _text(name: str, text: str) -> str:

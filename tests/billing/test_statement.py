@@ -291,6 +291,9 @@ def test_days_are_bounded(ledger: Ledger) -> None:
     with pytest.raises(ValidationException, match=rf"at most {MOST_DAYS} with from and to"):
         billed(ledger, group_by=GroupBy.DAY)
     assert billed(ledger, group_by=GroupBy.DAY, to_ns=DAY).groups
+    used(ledger, SEPTEMBER, 100)
+    made = billed(ledger, group_by=GroupBy.DAY, from_ns=1)  # days count from the first with usage
+    assert [one.name for one in made.groups] == ["2026-09-01"]
 
 
 def test_an_endpoint_that_never_was_is_named(ledger: Ledger) -> None:

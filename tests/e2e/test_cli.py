@@ -20,6 +20,7 @@ SNEAKER = ARTIFACTS / "sneaker.json"
 COMMANDS = (
     "serve", "env", "endpoints", "invoke", "evict", "status",
     "deploy", "delete", "train", "fit-memory", "ledger",
+    "bill", "breakeven", "prices",
 )  # fmt: skip
 
 
