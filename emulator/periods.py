@@ -142,12 +142,7 @@ class Reading:
 
     def _by_month(self, lists: Iterable[PriceList]) -> bool:
         """Whether what was used before in a month makes a difference."""
-        return self.terms.free_tier or any(
-            price.varies
-            for listed in lists
-            for table in listed.tables
-            for price in table.prices.values()
-        )
+        return self.terms.free_tier or any(_varying(lists))
 
     def _parts(
         self, start: int, months: Sequence[_Month], records: Iterable[UsageRecord]
@@ -202,6 +197,8 @@ class Reading:
 
     def _share_tiers(self, parts: Sequence[_Month]) -> None:
         """What is free takes up no tier: what is paid for would get cheaper by using more."""
+        records = [record for part in parts for record in part.records]
+        varying = {price.usage_type for price in _varying(self._lists(records))}
         paid: dict[tuple[str, str], list[Fraction]] = {}
         bounds: dict[tuple[str, str], list[tuple[Fraction, ...]]] = {}
         for number, part in enumerate(parts):
@@ -209,7 +206,7 @@ class Reading:
                 price = (
                     self._list(record).at(part.from_ns).find(record.usage.kind, record.usage.sku)
                 )
-                if price is None or not price.varies:
+                if price is None or price.usage_type not in varying:
                     continue
                 key = record.account, price.usage_type
                 days = paid.setdefault(key, [Fraction(0)] * len(parts))
@@ -227,6 +224,12 @@ def _free(month: _Month, record: UsageRecord) -> Fraction:
         if allowance.covers(usage.kind, usage.sku):
             return month.free.get((record.account, number), Fraction(0))
     return Fraction(0)
+
+
+def _varying(lists: Iterable[PriceList]) -> Iterator[Price]:
+    for listed in lists:
+        for table in listed.tables:
+            yield from (price for price in table.prices.values() if price.varies)
 
 
 def _bounds(price: Price, base_units: int) -> tuple[Fraction, ...]:

@@ -237,6 +237,33 @@ def test_tiers_are_filled_by_a_month_and_account(ledger: Ledger) -> None:
     ]
 
 
+def test_what_is_free_takes_up_no_tier(ledger: Ledger) -> None:
+    used(ledger, SEPTEMBER, 150_000)
+    used(ledger, SEPTEMBER + DAY, 300_000)
+    assert lines(billed(ledger, TIERED, free_tier=True)) == [
+        ("EUW3-ServerlessInf:Mem-4GB", "200000", "0.00008", "16"),
+        ("EUW3-ServerlessInf:Mem-4GB above 200000 Seconds a month", "100000", "0.00006", "6"),
+        ("EUW3-ServerlessInf:Mem-4GB free tier", "150000", "0", "0"),
+    ]
+
+
+def test_tiers_that_come_within_a_month_count_all_of_it(ledger: Ledger) -> None:
+    later = block(
+        "serverless-duration",
+        "Seconds",
+        '"4096" = [0.00007, 0.00001]',
+        "from = 2026-09-15\ntiers = [0, 100_000]",
+    )
+    used(ledger, SEPTEMBER, 90_000)
+    used(ledger, CHANGE, 30_000)
+    since = "EUW3-ServerlessInf:Mem-4GB 2026-09-15"
+    assert lines(billed(ledger, FLAT + later)) == [
+        ("EUW3-ServerlessInf:Mem-4GB", "90000", "0.00008", "7.2"),
+        (since, "10000", "0.00007", "0.7"),
+        (f"{since} above 100000 Seconds a month", "20000", "0.00001", "0.2"),
+    ]
+
+
 def test_startup_is_billed_if_it_is_asked_for(ledger: Ledger) -> None:
     used(ledger, SEPTEMBER, 1)
     assert lines(billed(ledger, include_startup=True))[0][1] == "1.5"
