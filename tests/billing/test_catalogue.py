@@ -66,11 +66,20 @@ def test_golden_figures_of_us_east_1(kind: UsageKind, sku: str, quantity: int, a
     assert cost(kind, sku, quantity, US) == Decimal(amount)
 
 
+def test_golden_figures_of_us_east_2() -> None:
+    """A month of an instance in a post of AWS's, and the screenshot of a pricing page."""
+    ohio = price_table("us-east-2")
+    assert cost(UsageKind.INSTANCE, "ml.m5.xlarge", 24 * 30 * HOUR, ohio) == Decimal("165.6")
+    seconds = [cost(UsageKind.SERVERLESS_DURATION, mb, 1000, ohio) for mb in MEMORY_SIZES]
+    assert seconds == [Decimal(gb) / 50_000 for gb in range(1, 7)]
+
+
 def test_a_volume_for_ten_of_thirty_days() -> None:
     used = Usage(UsageKind.VOLUME, "gp2", 20 * MONTH // 3)
     (charge,) = bill([used], US).charges
     assert charge.quantity == Decimal("6.666666666666667")
     assert cents(charge.amount) == Decimal("0.93")
+    assert charge.exact == Fraction("0.14") * 20 / 3
 
 
 def test_data_both_ways_of_a_real_time_endpoint() -> None:
