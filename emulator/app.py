@@ -220,7 +220,8 @@ class Server:
 
     def _api(self, authentication: bool) -> FastAPI:
         api = documentation.api()
-        api.include_router(rest.router(self.hosting, self.trainings, authentication))
+        routes = rest.router(self.hosting, self.trainings, self.companion, authentication)
+        api.include_router(routes)
         for kind in (ControlError, SetupError):
             api.add_exception_handler(kind, rest.answer_error)
         api.add_exception_handler(HTTPException, rest.answer_http)

@@ -81,6 +81,10 @@ class Companion:
         service = self._addressing.of(authorization, query).service
         return service not in ("", "sagemaker") or bool(_older_key(authorization, query))
 
+    async def reset(self) -> None:
+        """Forget everything that is kept here; what another emulator has stays."""
+        await self._mounted.reset()
+
     async def close(self) -> None:
         """End what is under way; to be called once."""
         await self._mounted.close()

@@ -181,6 +181,7 @@ class Hosting:
             self._owed.clear()
             self.registry.clear()
             await self._copies.clear()
+            await self._book.reset()
             await self._create_defaults()
 
     # -- models and configurations ------------------------------------------------------------

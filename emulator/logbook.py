@@ -96,6 +96,11 @@ class Logbook:
             await self._write_out()
         await self.call(lambda: None)
 
+    async def reset(self) -> None:
+        """Forget everything that was printed."""
+        self._lines, self._left_out, self._held = {}, {}, 0
+        await self.call(lambda: shutil.rmtree(self._directory, ignore_errors=True))
+
     async def close(self) -> None:
         """Write what is left. Safe to call twice."""
         if self._writing:

@@ -91,6 +91,10 @@ class Mounted:
 
             buckets.forget()
 
+    async def reset(self) -> None:
+        """Forget everything, the objects included."""
+        await self._in_thread(self._forget)
+
     async def answer(self, address: Address, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, whatever becomes of it."""
         headers = dict(scope["headers"])
@@ -176,6 +180,21 @@ class Mounted:
                     raise Refusal("InternalError", str(error), 500) from None
             return self._buckets
 
+    def _forget(self) -> None:
+        with self._mounting, self._turn:
+            if self._objects is None and not self._directory.is_dir():
+                if not self._routes and self._logs is None:
+                    return  # nobody has asked for anything, so moto need not be imported
+            else:
+                self._objects = self._objects or Objects(self._directory)
+                for row in tuple(self._objects.buckets()):
+                    self._objects.delete_bucket(row.name)
+            prepare()
+            from emulator import buckets
+
+            buckets.forget()
+            self._buckets = self._logs = None
+
     def _answer_s3(self, buckets: Buckets, request: Request) -> Answer:
         try:
             with self._turn:
@@ -188,11 +207,12 @@ class Mounted:
 
     def _feed_logs(self, home: Home) -> None:
         """In the logbook's thread."""
-        if self._logs is None:
+        logs = self._logs
+        if logs is None:
             with self._mounting:
                 prepare()
-                self._logs = MotoLogs(self._book)
-        self._logs.feed(home)
+                logs = self._logs = MotoLogs(self._book)
+        logs.feed(home)
 
     def _answer_other(self, request: Request) -> Answer:
         if request.headers.get(b"smithy-protocol") == cbor.MARK:

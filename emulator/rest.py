@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from emulator import dashboard, documentation, injecting, terms
 from emulator.address import Key
 from emulator.clock import VirtualClock, iso
+from emulator.companion import Companion
 from emulator.core import SECOND
 from emulator.errors import NotFound, ValidationException
 from emulator.hosting import Hosting
@@ -73,7 +74,9 @@ Cursor = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}$")]
 Since = Annotated[Instant, Query(description="ISO 8601, or seconds since 1970.")]
 
 
-def router(hosting: Hosting, trainings: Trainings, authentication: bool) -> APIRouter:
+def router(
+    hosting: Hosting, trainings: Trainings, companion: Companion, authentication: bool
+) -> APIRouter:
     """The routes of one server. `authentication` says whether it asks for signatures."""
     routes = APIRouter(responses=_may(401, 403))
 
@@ -114,12 +117,16 @@ def router(hosting: Hosting, trainings: Trainings, authentication: bool) -> APIR
         return Response(dashboard.STYLE, media_type="text/css")
 
     routes.include_router(
-        _emulator(hosting, trainings, authentication), prefix="/_emulator", tags=["emulator"]
+        _emulator(hosting, trainings, companion, authentication),
+        prefix="/_emulator",
+        tags=["emulator"],
     )
     return routes
 
 
-def _emulator(hosting: Hosting, trainings: Trainings, authentication: bool) -> APIRouter:
+def _emulator(
+    hosting: Hosting, trainings: Trainings, companion: Companion, authentication: bool
+) -> APIRouter:
     routes = APIRouter(responses=_may(503))
     routes.include_router(injecting.router(hosting, _may))
     advancing = asyncio.Lock()
@@ -209,8 +216,10 @@ def _emulator(hosting: Hosting, trainings: Trainings, authentication: bool) -> A
 
     @routes.post("/reset", status_code=200, responses=_may(413))
     async def reset() -> ClockView:
-        """Back to a first start: an empty ledger and the two default endpoints. Time stays."""
+        """Back to a first start: an empty ledger, the two default endpoints, no logs, and nothing
+        in S3 and the other services of this process. Time stays."""
         await trainings.reset()
+        await companion.reset()
         await hosting.reset()
         return clock_view(hosting)
 

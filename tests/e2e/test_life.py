@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from emulator.ledger import VERSION, Ledger
+from tests.aws import REGION, client
 from tests.load import REALTIME, SERVERLESS, Load, check_bill, rows
 from tests.servers import (
     ROOT,
@@ -113,6 +114,26 @@ def test_reset_is_a_first_start_again(tmp_path: Path) -> None:
         assert server.client.get("/billing").json()["total"] == "0"
         assert server.rows("mine") == []
         assert server.invoke(SERVERLESS).status_code == 200
+
+
+def test_reset_forgets_objects_topics_and_logs(tmp_path: Path) -> None:
+    with serving(tmp_path, EMULATOR_CLOCK="virtual") as server:
+        s3, sns, logs = (client(server, name) for name in ("s3", "sns", "logs"))
+        for round_number in range(2):  # the second finds what the first has left of moto
+            s3.create_bucket(
+                Bucket="mine", CreateBucketConfiguration={"LocationConstraint": REGION}
+            )
+            s3.put_object(Bucket="mine", Key="key", Body=b"%d" % round_number)
+            sns.create_topic(Name="mine")
+            logs.create_log_group(logGroupName="mine")
+            assert server.client.post("/_emulator/reset").status_code == 200
+            assert s3.list_buckets()["Buckets"] == []
+            assert sns.list_topics()["Topics"] == []
+            assert logs.describe_log_groups(logGroupNamePrefix="mine")["logGroups"] == []
+        assert not [*(server.state / "objects" / "contents").glob("*/*")]
+        server.stop()
+        server.start()
+        assert client(server, "s3").list_buckets()["Buckets"] == []
 
 
 def test_settings_bill_start_up_time_model_delays_and_choose_region_and_limit(
