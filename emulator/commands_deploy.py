@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from emulator import artifacts, caller, console, contract, following
-from emulator.archives import MAX_MEMBERS
+from emulator import caller, console, following, orders
 from emulator.caller import Caller
 from emulator.console import AsJson, ModelPath, Name, Url, Variables
 from emulator.endpoints import MEMORY_SIZES_MB
 from emulator.errors import SetupError
+from emulator.orders import Order
 
-POLL_S = 0.1
-GONE_S = 90.0  # longer than a call may take
-MEMORY_MB, CONCURRENCY = 4096, 10
 Count = int | None
 
 
@@ -49,20 +44,13 @@ def deploy(
         variant = _variant(serverless, memory, concurrency, provisioned, instance, count)
         variables = following.pairs(env or (), "--env", empty=True)
         server = console.server(url)
-        source = console.local(server, path)
-        _check_model(source, variables)
-        named = name or console.name_of(source)
-        about = server.get("/_emulator/server")
-        if _found(server, named, about):
-            raise SetupError(
-                f"There is an endpoint {named} already: give this one another name with --name, or "
-                f"delete that one with `lukewarm delete {named}`."
-            )
-        body = {"variants": [{**variant, "model": str(source), "variables": variables}]}
-        made = server.put(caller.path(named), body)
+        source = server.local(path)
+        named = name or caller.name_of(source)
+        made = orders.place(server, Order(named, source, variant, variables))
         if wait:
             with console.telling() as tell:
-                made = _settled(server, made, tell)
+                made = orders.settled(server, made, tell)
+        about = server.get("/_emulator/server")
     failed = made["status"] == "Failed"
     if as_json:
         console.print_json(made)
@@ -85,7 +73,7 @@ def delete(name: Name, url: Url = "", as_json: AsJson = False) -> None:
     with console.in_one_sentence():
         server = console.server(url)
         done = server.delete(caller.path(name))
-        gone = _is_gone(server, name)
+        gone = orders.gone(server, name)
     if as_json:
         console.print_json(done)
     else:
@@ -103,62 +91,13 @@ def _variant(
             "--memory, --concurrency or --provisioned: leave out one or the other."
         )
     if instance:
-        return {"realtime": {"instance_type": instance, "instance_count": count or 1}}
+        return orders.real_time(instance, count)
     if count is not None:
         raise SetupError("--count is for real-time endpoints: name a type with --instance.")
     if memory is not None and memory not in MEMORY_SIZES_MB:
         sizes = ", ".join(map(str, MEMORY_SIZES_MB))
         raise SetupError(f"--memory is {memory}; it is one of {sizes}.")
-    return {
-        "serverless": {
-            "memory_mb": memory or MEMORY_MB,
-            "max_concurrency": concurrency or CONCURRENCY,
-            "provisioned_concurrency": provisioned or 0,
-        }
-    }
-
-
-def _check_model(source: Path, variables: dict[str, str]) -> None:
-    """Raises SetupError for a directory that is none, before an endpoint is made that fails."""
-    if not source.is_dir() or _is_vast(source) or contract.has_tensorflow(source):
-        return
-    if contract.script(source, variables).usable:
-        return
-    if kind := artifacts.unserved(source):
-        raise SetupError(f"The model {source} holds {kind}.")
-    raise SetupError(
-        f"The directory {source} holds no model: neither a SavedModel, nor a .keras file, nor a "
-        "script code/inference.py with model_fn."
-    )
-
-
-def _is_vast(directory: Path) -> bool:
-    """Whether the server will refuse it for the number of its files; to look into it takes long."""
-    return any(number >= MAX_MEMBERS for number, _ in enumerate(directory.rglob("*")))
-
-
-def _found(server: Caller, name: str, about: dict[str, Any]) -> bool:
-    """Whether the server's own region and account have an endpoint of that name."""
-    home = name, about["region"], about["account"]
-    listed = server.get("/_emulator/endpoints")["endpoints"]
-    return home in [(one["name"], one["region"], one["account"]) for one in listed]
-
-
-def _is_gone(server: Caller, name: str) -> bool:
-    about, until = server.get("/_emulator/server"), time.monotonic() + GONE_S
-    while _found(server, name, about):
-        if time.monotonic() > until:
-            return False
-        time.sleep(POLL_S)
-    return True
-
-
-def _settled(server: Caller, made: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
-    while made["status"] == "Creating":
-        tell(f"{made['name']} is {made['status']}")
-        time.sleep(POLL_S)
-        made = server.get(caller.path(made["name"]))
-    return made
+    return orders.serverless(memory, concurrency, provisioned)
 
 
 def _examples(server: Caller, name: str, about: dict[str, Any], option: str) -> list[str]:

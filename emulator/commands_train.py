@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from emulator import console, following
+from emulator import caller, console, following
 from emulator.console import AsJson, Url
 from emulator.errors import SetupError
 
@@ -39,7 +39,7 @@ def train(
         server = console.server(url)
         about = server.get("/_emulator/server")
         wish = following.Wish(
-            name or f"{console.name_of(script)[:40].rstrip('-')}-{uuid.uuid4().hex[:6]}",
+            name or f"{caller.name_of(script)[:40].rstrip('-')}-{uuid.uuid4().hex[:6]}",
             script,
             source_dir,
             following.pairs(channel or (), "--channel"),
@@ -49,7 +49,7 @@ def train(
             output,
             max_runtime,
         )
-        console.local(server, source_dir or script)
+        server.local(source_dir or script)
         home = about["region"], about["account"]
         sagemaker, logs = server.client("sagemaker", *home), server.client("logs", *home)
         say = console.whisper if as_json else print

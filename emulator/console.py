@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,8 +30,6 @@ Variables = Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the co
 Name = Annotated[str, typer.Argument(help="The endpoint's name.")]
 Account = Annotated[str, typer.Option(help="The endpoint's account; else the server's own.")]
 Region = Annotated[str, typer.Option(help="The endpoint's region; else the server's own.")]
-
-PACKED = re.compile(r"\.(keras|tar\.gz|tgz|tar|py)$")
 
 
 @contextmanager
@@ -85,28 +82,6 @@ def telling() -> Iterator[Callable[[str], None]]:
         return
     with screen.status("...") as status:
         yield lambda text: status.update(f"{text} ...")
-
-
-def local(server: Caller, path: Path) -> Path:
-    """The absolute path, which has to mean the same to the server. Raises SetupError."""
-    found = path.expanduser().resolve()
-    if not found.exists():
-        raise SetupError(f"There is nothing at {path}.")
-    if not server.here:
-        raise SetupError(
-            f"The server {server.url} is on another machine and cannot read {path}: store it in "
-            "its S3, and use boto3 or the SageMaker SDK."
-        )
-    return found
-
-
-def name_of(path: Path) -> str:
-    """A name for an endpoint or a job, from that of a file."""
-    found = path.resolve()
-    if found.name.isdecimal():  # the version of a SavedModel
-        found = found.parent
-    stem = PACKED.sub("", found.name)
-    return re.sub(r"[^A-Za-z0-9]+", "-", stem).strip("-")[:63].rstrip("-") or "model"
 
 
 def read_body(file: Path) -> bytes:

@@ -61,9 +61,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.refusals",
         "emulator.paging",
         "emulator.profiles",
+        "emulator.receipts",
         "emulator.toolkit",
         "emulator.sandbox",
         "emulator.state",
+        "emulator.timings",
         "emulator.workers",
     ),
     (
@@ -103,9 +105,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.console",
         "emulator.descriptions",
         "emulator.door",
+        "emulator.ephemeral",
         "emulator.fitting",
         "emulator.fleet",
         "emulator.mounted",
+        "emulator.orders",
         "emulator.statement",
     ),
     (
@@ -116,6 +120,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.commands_prices",
         "emulator.commands_train",
         "emulator.lifecycle",
+        "emulator.testbed",
         "emulator.trainingrun",
     ),
     ("emulator.companion", "emulator.hosting", "emulator.training"),
@@ -133,7 +138,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("emulator.control", "emulator.rest"),
     ("emulator.app",),
-    ("emulator.cli",),
+    ("emulator.cli", "emulator.pytest_plugin"),
 )
 PURE = {name for layer in LAYERS[:3] for name in layer}
 FORBIDDEN_BELOW = {
