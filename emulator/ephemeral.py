@@ -22,6 +22,7 @@ from emulator.errors import SetupError
 
 READY_S = 240.0
 STOPPED_S = 40.0
+ENDING_S = 2.0  # from its last connection to its end
 POLL_S = 0.02
 PATIENCE_S = 120.0  # for an answer of its own REST; moving time may wait for many starts
 OWN = ("EMULATOR_STATE_DIR", "EMULATOR_CONFIG")
@@ -33,74 +34,62 @@ DEFAULTS = {
 
 
 class Ephemeral:
-    """A running server in a folder of its own, which has to be there and empty.
+    """A server in a folder of its own, which has to be there and empty; `refresh` starts it."""
 
-    `settings` are EMULATOR_ variables; the process's own ones, and a settings file where it works,
-    do not count. Raises SetupError, with the server's log, if it does not start.
-    """
+    caller: Caller
 
-    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
-        _check(settings)
+    def __init__(self, folder: Path) -> None:
         self.folder, self.log = folder, folder / "server.log"
-        self._settings = DEFAULTS | dict(settings)
+        self.log.touch()
         self._state = folder / "state"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._settings: Mapping[str, str] = {}
+        self._refused: tuple[Mapping[str, str], SetupError] | None = None
         self._begun = 0  # where in the log the present use begins
-        self._used = False
-        self.start()
 
-    def start(self) -> None:
-        shutil.rmtree(self._state, ignore_errors=True)  # what a server before has left
-        environment = self._environment()
-        config = read(environment, self.folder)  # raises before anything runs
-        self._begun = self.log.stat().st_size if self.log.exists() else 0
-        self._used = False
-        with self.log.open("ab") as out:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "emulator.ephemeral"],
-                cwd=self.folder,  # where no module of the user's takes the place of one of ours
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,  # Ctrl-C is for the tests, which end the server themselves
-            )
+    def refresh(self, settings: Mapping[str, str]) -> None:
+        """Have it as it is at a first start, but for the time, which only goes on: the same process
+        where that can be, with the same settings.
+
+        `settings` are EMULATOR_ variables; the process's own ones, and a settings file where it
+        works, do not count. Raises SetupError, with the server's log, if it does not start.
+        """
+        if self._refused and self._refused[0] == settings:
+            raise self._refused[1]
+        self._begun = self.log.stat().st_size
+        if self._process and self._settings == settings:
+            try:
+                self.caller.post("/_emulator/reset")
+                self._await_ready(self._process)
+                return
+            except SetupError:
+                self._begun = self.log.stat().st_size
+        self.stop()
         try:
-            self.caller = Caller(self._announced(), config, PATIENCE_S)
-            self._await_ready()
-        except BaseException:
+            self._start(dict(settings))
+        except SetupError as error:
             self.stop()
+            self._refused = dict(settings), error
             raise
 
     def stop(self) -> None:
         """End it, and everything that it started. Safe to call again."""
+        process, self._process = self._process, None
+        if process is None:
+            return
         if hasattr(self, "caller"):
             self.caller.close()
-        if self._process.stdin:
-            with suppress(OSError):
-                self._process.stdin.close()
+        assert process.stdin
+        with suppress(OSError):
+            process.stdin.close()
         try:
-            self._process.wait(STOPPED_S)
+            process.wait(STOPPED_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()  # what it started dies with it
-            self._process.wait()
-
-    def refresh(self) -> None:
-        """As it was at its start, but for the time, which only goes on; another process if this one
-        has ended or cannot be reset."""
-        if not self._used:
-            self._used = True
-            return
-        self._begun = self.log.stat().st_size
-        try:
-            self.caller.post("/_emulator/reset")
-            self._await_ready()
-        except SetupError:
-            self.stop()
-            self.start()
-            self._used = True
+            process.kill()  # what it started dies with it
+            process.wait()
 
     def said(self) -> str:
-        """What it has logged since it was last as at its start."""
+        """What it has logged since it was refreshed."""
         with self.log.open("rb") as log:
             log.seek(self._begun)
             return log.read().decode("utf-8", "replace")
@@ -111,39 +100,62 @@ class Ephemeral:
 
     def explain(self, error: SetupError) -> SetupError:
         """An error that says more if the server has ended."""
-        code = self._process.poll()
-        if code is None:
+        if self._process is None or self.caller.answers("/_emulator/clock"):
+            return error
+        try:
+            code = self._process.wait(ENDING_S)
+        except subprocess.TimeoutExpired:
             return error
         return SetupError(f"The server has ended with code {code}. Its log:\n{self.said()}")
 
-    def _environment(self) -> dict[str, str]:
-        environment = {n: v for n, v in os.environ.items() if not n.startswith(PREFIX)}
+    def _start(self, settings: Mapping[str, str]) -> None:
+        _check(settings)
+        self._settings = settings
+        self.forget_state()
         (self.folder / FILE).touch()
-        own = {"EMULATOR_STATE_DIR": str(self._state), "EMULATOR_CONFIG": str(self.folder / FILE)}
-        path = os.pathsep.join(_import_path(environment.get("PYTHONPATH", "")))
-        return environment | self._settings | own | ({"PYTHONPATH": path} if path else {})
+        environment = self._environment()
+        config = read(environment, self.folder)  # raises before anything runs
+        with self.log.open("ab") as out:
+            self._process = process = subprocess.Popen(
+                [sys.executable, "-m", "emulator.ephemeral"],
+                cwd=self.folder,  # where no module of the user's takes the place of one of ours
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,  # Ctrl-C is for the tests, which end the server themselves
+            )
+        self.caller = Caller(self._announced(process), config, PATIENCE_S)
+        self._await_ready(process)
 
-    def _announced(self) -> str:
+    def _environment(self) -> dict[str, str]:
+        inherited = {n: v for n, v in os.environ.items() if not n.startswith(PREFIX)}
+        own = {"EMULATOR_STATE_DIR": str(self._state), "EMULATOR_CONFIG": str(self.folder / FILE)}
+        path = os.pathsep.join(import_path(inherited.get("PYTHONPATH", "")))
+        found = {"PYTHONPATH": path} if path else {}
+        return {**inherited, **DEFAULTS, **self._settings, **own, **found}
+
+    def _announced(self, process: subprocess.Popen[bytes]) -> str:
         """The address, which the server writes before it can answer."""
         place = self._state / "url"
         until = time.monotonic() + READY_S
-        while self._process.poll() is None and time.monotonic() < until:
+        while process.poll() is None and time.monotonic() < until:
             with suppress(FileNotFoundError):
                 if url := place.read_text():
                     return url
             time.sleep(POLL_S)
-        raise self._failed("has not started")
+        raise self._failed(process, "has not started")
 
-    def _await_ready(self) -> None:
+    def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
         until = time.monotonic() + READY_S
-        while self._process.poll() is None and time.monotonic() < until:
+        while process.poll() is None and time.monotonic() < until:
             if self.caller.answers("/ping"):
                 return
             time.sleep(POLL_S)
-        raise self._failed("is not ready to answer")
+        raise self._failed(process, "is not ready to answer")
 
-    def _failed(self, what: str) -> SetupError:
-        code = self._process.poll()
+    def _failed(self, process: subprocess.Popen[bytes], what: str) -> SetupError:
+        code = process.poll()
         why = f"it ended with code {code}" if code is not None else f"not within {READY_S:g} s"
         return SetupError(
             f"Lukewarm's server {what} ({why}); its log, {self.log}, says:\n{self.said()}"
@@ -165,7 +177,7 @@ def _check(settings: Mapping[str, str]) -> None:
             )
 
 
-def _import_path(given: str) -> list[str]:
+def import_path(given: str) -> list[str]:
     """PYTHONPATH for another working directory, and with this package on it."""
     root = str(Path(__file__).resolve().parent.parent)
     path = [str(Path(one).absolute()) for one in given.split(os.pathsep) if one]

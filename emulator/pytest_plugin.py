@@ -33,13 +33,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def _scope(fixture_name: str, config: pytest.Config) -> Scope:
-    scope: Any = config.getini("lukewarm_scope")
+def pytest_configure(config: pytest.Config) -> None:
+    scope = config.getini("lukewarm_scope")
     if scope not in SCOPES:
         raise pytest.UsageError(
             f"The setting lukewarm_scope is {scope!r}; it is one of {', '.join(SCOPES)}."
         )
-    return scope  # type: ignore[no-any-return]
+
+
+def _scope(fixture_name: str, config: pytest.Config) -> Scope:
+    scope: Scope = config.getini("lukewarm_scope")
+    return scope
 
 
 @pytest.fixture(scope="session")
@@ -50,18 +54,12 @@ def lukewarm_settings() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def _lukewarm_server(
-    lukewarm_settings: dict[str, str],
-    tmp_path_factory: pytest.TempPathFactory,
-    pytestconfig: pytest.Config,
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Iterator[Ephemeral]:
     """One server for the tests of one process."""
     from emulator.ephemeral import Ephemeral
-    from emulator.errors import LukewarmError
 
-    try:
-        server = Ephemeral(tmp_path_factory.mktemp("lukewarm"), lukewarm_settings)
-    except LukewarmError as error:
-        pytest.fail(str(error), pytrace=False)
+    server = Ephemeral(tmp_path_factory.mktemp("lukewarm"))
     pytestconfig.stash[_server_key] = server
     yield server
     server.stop()
@@ -70,13 +68,13 @@ def _lukewarm_server(
 
 
 @pytest.fixture(scope=_scope)
-def lukewarm(_lukewarm_server: Ephemeral) -> Iterator[Lukewarm]:
+def lukewarm(_lukewarm_server: Ephemeral, lukewarm_settings: dict[str, str]) -> Iterator[Lukewarm]:
     """A server with the two endpoints that come along and nothing else, under a virtual clock."""
     from emulator.errors import LukewarmError
     from emulator.testbed import Lukewarm
 
     try:
-        _lukewarm_server.refresh()
+        _lukewarm_server.refresh(lukewarm_settings)
     except LukewarmError as error:
         pytest.fail(str(error), pytrace=False)
     with Lukewarm(_lukewarm_server) as testbed:

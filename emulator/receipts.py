@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 Amount = str | int | Decimal
@@ -38,7 +38,7 @@ class Receipt:
     name: str  # empty for everything
     currency: str
     total: Decimal
-    lines: tuple[Line, ...]
+    lines: tuple[Line, ...] = field(repr=False)
     invocations: int = 0
     cold_starts: int = 0
     throttles: int = 0
@@ -77,15 +77,23 @@ def receipt(document: Mapping[str, Any], name: str = "") -> Receipt:
 
 
 def exact(amount: Amount, what: str) -> Decimal:
-    """An amount of money. Raises TypeError for a float, which is not what it was written as."""
+    """An amount of money. Raises TypeError for a float, which is not what it was written as, and
+    ValueError for what is no amount."""
     if isinstance(amount, float):
-        raise TypeError(f'{what} is {amount!r}, a float: write it as a text, "{amount:f}".')
-    return Decimal(amount)
+        text = f"{Decimal(repr(amount)):f}"
+        raise TypeError(f'{what} is {amount!r}, a float: write it as a text, "{text}".')
+    try:
+        found = Decimal(amount)
+    except InvalidOperation:
+        found = Decimal("NaN")
+    if not found.is_finite():
+        raise ValueError(f'{what} is {amount!r}; expected an amount such as "0.001".')
+    return found
 
 
 def complaint(found: Receipt, at_most: Amount | None, at_least: Amount | None) -> str:
     """What is wrong with a bill that should be within these bounds, sum included; empty if
-    nothing is. Raises TypeError, as `exact`, and ValueError if neither is given."""
+    nothing is. Raises as `exact`, and ValueError if neither is given."""
     if at_most is None and at_least is None:
         raise ValueError('Say what it may cost, as in assert_costs(name, at_most="0.01").')
     said = ""
