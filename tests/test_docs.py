@@ -18,7 +18,7 @@ from tests.servers import ROOT, Server, archive, serverless
 from tests.test_layers import LAYERS
 
 NAMES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/settings.md", "docs/http.md",
-         "docs/fidelity.md", "docs/design.md")  # fmt: skip
+         "docs/fidelity.md", "docs/design.md", "docs/testing.md")  # fmt: skip
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
 EVERYTHING = "\n".join(TEXTS.values())
 

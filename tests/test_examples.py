@@ -22,7 +22,7 @@ import pytest
 from emulator import config
 from tests.servers import ROOT, Server, environment, serving
 
-NAMES = ("README.md", "CONTRIBUTING.md", "docs/settings.md", "docs/http.md")
+NAMES = ("README.md", "CONTRIBUTING.md", "docs/settings.md", "docs/http.md", "docs/testing.md")
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```\n", re.M | re.S)
 ADDRESS = re.compile(r"(localhost|127\.0\.0\.1):8000")

@@ -69,6 +69,25 @@ def test_the_example_passes_as_its_readers_run_it(tmp_path: Path) -> None:
     assert len(done.said) == 7
 
 
+def blocks(name: str) -> list[str]:
+    """The tests that a document shows."""
+    found = re.findall(r"^```python\n(.*?)^```$", (ROOT / name).read_text(), re.M | re.S)
+    return [text for text in found if "def test_" in text]
+
+
+def test_what_the_documents_show_is_so(tmp_path: Path) -> None:
+    """Some of it with settings of its own, so that the server is started anew."""
+    shown = blocks("README.md") + blocks("docs/testing.md")
+    assert len(shown) == 5
+    for number, text in enumerate(shown):
+        (tmp_path / f"test_{number}.py").write_text(text)
+    done = run(tmp_path, f"--rootdir={tmp_path}", cwd=ROOT)
+    (failed,) = (name for name, said in done.said.items() if said)
+    assert failed == "test_two_hours_of_an_instance", done.output
+    message = done.said[failed].partition("\nlukewarm = ")[0]
+    assert f"```text\n{message}\n```" in (ROOT / "docs/testing.md").read_text()
+
+
 USES = f"""
     import os, signal, pytest
     from datetime import timedelta
