@@ -24,6 +24,7 @@ READY_S = 240.0
 STOPPED_S = 40.0
 ENDING_S = 2.0  # from its last connection to its end
 POLL_S = 0.02
+SHOWN_BYTES = 20_000  # of its log
 PATIENCE_S = 120.0  # for an answer of its own REST; moving time may wait for many starts
 OWN = ("EMULATOR_STATE_DIR", "EMULATOR_CONFIG")
 DEFAULTS = {
@@ -88,10 +89,15 @@ class Ephemeral:
             process.kill()  # what it started dies with it
             process.wait()
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def said(self) -> str:
-        """What it has logged since it was refreshed."""
+        """What it has logged since it was refreshed, or the last 20 kB of that."""
         with self.log.open("rb") as log:
-            log.seek(self._begun)
+            end = log.seek(0, os.SEEK_END)
+            log.seek(max(self._begun, end - SHOWN_BYTES))
             return log.read().decode("utf-8", "replace")
 
     def forget_state(self) -> None:

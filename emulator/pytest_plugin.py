@@ -113,7 +113,8 @@ def pytest_runtest_makereport(
     """Shows what the server said during a test that failed."""
     report = yield
     server = item.config.stash.get(_server_key, None)
-    if report.failed and server and "lukewarm" in getattr(item, "fixturenames", ()):
+    used = server and server.running and "lukewarm" in getattr(item, "fixturenames", ())
+    if server and used and report.failed:  # one that has ended is shown with the error
         report.sections.append((f"Lukewarm's log, {server.log}", server.said()))
     return report
 

@@ -324,10 +324,14 @@ def test_a_server_ends_with_whoever_started_it(tmp_path: Path) -> None:
         [sys.executable, "-m", "emulator.ephemeral"], cwd=ROOT, env=environment,
         stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
     ) as server:  # fmt: skip
-        url = until(lambda: (tmp_path / "url").exists() and (tmp_path / "url").read_text(), "a url")
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+", str(url))
-        pids = descendants(server.pid)
-        assert server.stdin
-        server.stdin.close()  # as it is when the process that has the other end is killed
-        assert server.wait(30) == 0
+        try:
+            place = tmp_path / "url"
+            url = until(lambda: place.exists() and place.read_text(), "it says where it is")
+            assert re.fullmatch(r"http://127\.0\.0\.1:\d+", str(url))
+            pids = descendants(server.pid)
+            assert server.stdin
+            server.stdin.close()  # as it is when the process that has the other end is killed
+            assert server.wait(30) == 0
+        finally:
+            server.kill()
     until(lambda: not any(map(alive, pids)), f"no process of {pids} is left", LEFT_S)
