@@ -23,7 +23,16 @@ from emulator.core import MIB
 from emulator.errors import SetupError
 from emulator.ledger import files, periods, samples
 from emulator.ledger.intake import LAST, Intake
-from emulator.ledger.rows import Counts, InvocationRow, MeterRow, Roll, Sums, UsageRecord, Window
+from emulator.ledger.rows import (
+    ENVIRONMENTS,
+    Counts,
+    InvocationRow,
+    MeterRow,
+    Roll,
+    Sums,
+    UsageRecord,
+    Window,
+)
 from emulator.ledger.schema import MINUTE, WIDTHS
 
 WAL_LIMIT = 256 * MIB  # above it a checkpoint makes the writer wait, some 50 ms
@@ -127,7 +136,7 @@ class Ledger:
         self,
         endpoint: Key,
         variant: str,
-        kind: UsageKind,
+        kind: str,
         sku: str,
         units: int,
         now_ns: int,
@@ -291,7 +300,7 @@ class Ledger:
         with self._snapshot() as reader:
             yield from samples.executions(reader, window)
 
-    def units(self, kind: UsageKind, window: Window) -> list[tuple[int, int, int, str]]:
+    def units(self, kind: str, window: Window) -> list[tuple[int, int, int, str]]:
         """What a variant held in a window: from when, until when, how many units, and of what."""
         with self._snapshot() as reader:
             return reader.execute(_UNITS, {**window.wanted(), "kind": str(kind)}).fetchall()
@@ -350,8 +359,8 @@ class Ledger:
 
 
 def _known(meter: MeterRow) -> MeterRow:
-    if meter.kind not in frozenset(UsageKind):
-        kinds = ", ".join(UsageKind)
+    if meter.kind not in (*UsageKind, ENVIRONMENTS):
+        kinds = ", ".join((*UsageKind, ENVIRONMENTS))
         raise SetupError(f"A meter's kind is {meter.kind!r}, which is none of {kinds}.")
     if meter.units < 1 or meter.until_ns < meter.started_ns:
         raise SetupError(
