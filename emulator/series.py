@@ -20,6 +20,8 @@ MOST_STEPS = 120
 WIDTHS = (MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 3 * HOUR, 12 * HOUR, DAY, 7 * DAY, 30 * DAY,
           365 * DAY)  # fmt: skip
 SHARES = (0.5, 0.95, 0.99)
+_COUNTED = ("invocations", "cold_starts", "throttles", "errors", "model_ms", "startup_ms",
+            "bytes_in", "bytes_out")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,10 @@ class Step:
     cold_starts: int = 0
     throttles: int = 0
     errors: int = 0
-    startup_ns: int = 0
+    model_ms: int = 0  # what calls took, each rounded up
+    startup_ms: int = 0  # of starting, as far as it would be billed
+    bytes_in: int = 0
+    bytes_out: int = 0
     peak_bytes: int = 0
     memory_bytes: int = 0  # paid for, of one environment
     histogram: bytes = b""
@@ -78,12 +83,22 @@ class Step:
     def latencies(self) -> tuple[float, ...] | None:
         return tuple(quantiles(self.histogram, SHARES)) if self.histogram else None
 
+    def join(self, other: Step) -> None:
+        for name in _COUNTED:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.peak_bytes = max(self.peak_bytes, other.peak_bytes)
+        self.memory_bytes = max(self.memory_bytes, other.memory_bytes)
+        self.histogram = merge(self.histogram, other.histogram)
+
     def add(self, roll: Roll) -> None:
         self.invocations += roll.invocations
         self.cold_starts += roll.cold_starts
         self.throttles += roll.throttles
         self.errors += roll.errors
-        self.startup_ns += roll.startup_ns
+        self.model_ms += roll.model_ms
+        self.startup_ms += roll.billed_startup_ms - roll.billed_ms
+        self.bytes_in += roll.bytes_in
+        self.bytes_out += roll.bytes_out
         self.peak_bytes = max(self.peak_bytes, roll.peak_bytes)
         self.memory_bytes = max(self.memory_bytes, roll.place.memory_mb * MIB)
         self.histogram = merge(self.histogram, roll.latencies)
@@ -101,6 +116,14 @@ class Course:
     steps: list[Step]
     environments: list[int] = field(default_factory=list)
     concurrency: int = 0
+
+    @property
+    def whole(self) -> Step:
+        """All steps as one."""
+        made = Step()
+        for step in self.steps:
+            made.join(step)
+        return made
 
     @property
     def home(self) -> Home:
