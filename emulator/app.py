@@ -74,6 +74,7 @@ class Server:
         self.config = config
         Tables.of(config.price_folder).find(config.region)  # raises for a region without one
         profiles.load(config.profile)  # raises if there is none
+        self.leaving = asyncio.Event()  # the server begins to end: open streams are to end, too
         self.state = StateDirectory(config.state_dir)
         try:
             python = interpreter.usable(config.python)
@@ -220,7 +221,7 @@ class Server:
 
     def _api(self, authentication: bool) -> FastAPI:
         api = documentation.api()
-        api.include_router(rest.router(self.hosting, self.trainings, authentication))
+        api.include_router(rest.router(self.hosting, self.trainings, authentication, self.leaving))
         for kind in (ControlError, SetupError):
             api.add_exception_handler(kind, rest.answer_error)
         api.add_exception_handler(HTTPException, rest.answer_http)
@@ -300,7 +301,7 @@ class Application:
         config = self.server.config
         if getattr(uvicorn, "timeout_graceful_shutdown", 0) is None:
             uvicorn.timeout_graceful_shutdown = round(config.grace_s)
-        if door := connections.keep(uvicorn, config):
+        if door := connections.keep(uvicorn, config, self.server.leaving.set):
             self._sweeping = asyncio.get_running_loop().create_task(door.run())
 
 

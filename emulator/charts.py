@@ -170,8 +170,7 @@ def trade(choices: Sequence[Choice], currency: str) -> Chart:
         mode = next(mode for mode in choice.modes if mode.current)
         cost = float(30 * mode.day(choice.traffic.calls_a_day))
         colour = COLOURS[number % len(COLOURS)]
-        figure.add_scatter(x=[p95 / MILLISECOND], y=[cost], mode="markers+text",
-                           text=[choice.traffic.endpoint], textposition="top center",
+        figure.add_scatter(x=[p95 / MILLISECOND], y=[cost], mode="markers",
                            name=f"{choice.traffic.endpoint}, {mode.name}",
                            marker={"size": 12, "color": colour})  # fmt: skip
     text = f"{sum(p95 is not None for _, p95 in points)} endpoints, each as it is now."
@@ -206,7 +205,7 @@ def _plain(across: str, up: str, **layout: Any) -> Any:
             "xaxis": {"title": {"text": across}},
             "yaxis": {"title": {"text": up}, "rangemode": "tozero"},
             "margin": {"l": 60, "r": 16, "t": 16, "b": 40},
-            "legend": {"orientation": "h", "y": -0.2},
+            "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
             "template": "none",
             **layout,
         }

@@ -27,7 +27,7 @@ FIRST = 1_000_000_000 * SECOND  # before there was anything to be hosted
 
 
 @dataclass(frozen=True, slots=True)
-class Hosting:
+class Hosted:
     """What is hosted now: the persona of each endpoint, and the most environments that it may
     have."""
 
@@ -52,16 +52,14 @@ class Overview:
     """Looks at one ledger at one moment."""
 
     ledger: Ledger
-    hosting: Hosting
+    hosted: Hosted
     tables: Tables
     region: str
     now: int
 
     def bill(self, terms: Terms) -> Statement:
         """The statement for these terms."""
-        return draw_up(
-            self.ledger, self.hosting.personas, self.tables, self.region, terms, self.now
-        )
+        return draw_up(self.ledger, self.hosted.personas, self.tables, self.region, terms, self.now)
 
     def spent(self, terms: Terms) -> Spent:
         """Whatever the period of the terms."""
@@ -91,7 +89,7 @@ class Overview:
         found = series.courses(self.ledger, steps, terms.endpoint)
         for course in found:
             key = Key(course.home, course.endpoint)
-            course.concurrency = self.hosting.concurrency.get(key, 0)
+            course.concurrency = self.hosted.concurrency.get(key, 0)
         currency = self.tables.known(terms.region or self.region).latest.currency
         choices = self._choices(found, steps, terms)
         return [
@@ -103,6 +101,11 @@ class Overview:
             *(charts.decision(one, currency) for one in choices),
             charts.trade(choices, currency),
         ]
+
+    def names(self) -> list[str]:
+        """The endpoints that there are or were, by name."""
+        there = {roll.place.endpoint for roll in self.ledger.rolls("days", 0, self.now // DAY + 1)}
+        return sorted(there | {key.name for key in self.hosted.personas})
 
     def choices(self, terms: Terms) -> list[Choice]:
         """Both modes for each endpoint's traffic in the period."""

@@ -116,6 +116,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.commands_prices",
         "emulator.commands_train",
         "emulator.lifecycle",
+        "emulator.overview",
         "emulator.trainingrun",
     ),
     ("emulator.companion", "emulator.hosting", "emulator.training"),
@@ -215,7 +216,7 @@ def test_only_the_http_face_knows_fastapi() -> None:
         for name, path in modules()
         if any(one.split(".")[0].startswith("fastapi") for one in imports(path))
     }
-    names = ("app", "documentation", "injecting", "rest")
+    names = ("app", "billpages", "documentation", "injecting", "rest")
     assert users == {f"emulator.{name}" for name in names}
 
 

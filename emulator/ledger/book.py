@@ -89,6 +89,7 @@ class Ledger:
         self._writer = writer
         self._intake = Intake(writer)
         self._turn = threading.Lock()
+        self.revision = 0  # another number after each change of what was used
 
     @classmethod
     def open(cls, path: Path) -> Ledger:
@@ -116,6 +117,7 @@ class Ledger:
         """Record invocations: all of them, or none."""
         with self._transaction():
             self._intake.take(rows)
+        self.revision += 1
 
     def add(
         self,
@@ -158,6 +160,7 @@ class Ledger:
                     return
             if units:
                 writer.execute(_START_METER, (*key, units, now_ns, now_ns))
+        self.revision += 1
 
     def beat(self, now_ns: int) -> None:
         """Count everything held up to now. What a crash can lose is the time since the last beat.
@@ -219,6 +222,7 @@ class Ledger:
                 writer.execute(f"DELETE FROM {table}")
             writer.execute(_PUT_META, (LAST, str(last)))
             self._intake.forget()
+        self.revision += 1
 
     def checkpoint(self) -> None:
         """Fold the write-ahead log into the file, so that it is used again from its start.
