@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
+from html import escape
 from typing import Any
 
 from emulator.core import MIB, MILLISECOND, SECOND
@@ -43,7 +44,7 @@ def costs(steps: Steps, amounts: Mapping[str, Sequence[float]], currency: str) -
     figure = _figure(steps, f"{currency} in {_length(steps.width)}", barmode="stack")
     order = sorted(amounts, key=lambda name: -sum(amounts[name]))
     for number, name in enumerate(order):
-        figure.add_bar(x=_times(steps), y=[*amounts[name]], name=name,
+        figure.add_bar(x=_times(steps), y=[*amounts[name]], name=_text(name),
                        marker_color=COLOURS[number % len(COLOURS)])  # fmt: skip
     total = sum(map(sum, amounts.values()))
     text = f"{_amount(total)} {currency} in all"
@@ -59,7 +60,7 @@ def requests(steps: Steps, found: Sequence[Course]) -> Chart:
     errors = [sum(one.steps[n].errors for one in found) for n in range(steps.count)]
     for number, course in enumerate(found):
         fine = [one.invocations - one.throttles - one.errors for one in course.steps]
-        figure.add_bar(x=_times(steps), y=fine, name=course.endpoint,
+        figure.add_bar(x=_times(steps), y=fine, name=_text(course.endpoint),
                        marker_color=COLOURS[number % len(COLOURS)])  # fmt: skip
     for name, values, colour in (("errors", errors, WORSE), ("throttles", throttles, BAD)):
         figure.add_bar(x=_times(steps), y=values, name=name, marker_color=colour,
@@ -78,7 +79,7 @@ def latencies(steps: Steps, found: Sequence[Course]) -> Chart:
         quantiles = [one.latencies for one in course.steps]
         for index, dash, name in ((0, "solid", "median"), (1, "dot", "p95")):
             values = [None if one is None else one[index] / MILLISECOND for one in quantiles]
-            figure.add_scatter(x=_times(steps), y=values, name=f"{course.endpoint}, {name}",
+            figure.add_scatter(x=_times(steps), y=values, name=f"{_text(course.endpoint)}, {name}",
                                mode="lines+markers", line={"color": colour, "dash": dash},
                                marker={"size": 4})  # fmt: skip
         cold = [(time, quantile, one.cold_starts) for time, quantile, one
@@ -89,7 +90,7 @@ def latencies(steps: Steps, found: Sequence[Course]) -> Chart:
             figure.add_scatter(
                 x=[time for time, *_ in cold],
                 y=[quantile[2] / MILLISECOND for _, quantile, _ in cold],
-                name=f"{course.endpoint}, cold starts", mode="markers",
+                name=f"{_text(course.endpoint)}, cold starts", mode="markers",
                 text=[f"{count} cold" for *_, count in cold],
                 marker={"symbol": "x", "size": 9, "color": colour},
             )  # fmt: skip
@@ -103,12 +104,12 @@ def environments(steps: Steps, found: Sequence[Course]) -> Chart:
     figure = _figure(steps, "environments")
     for number, course in enumerate(found):
         colour = COLOURS[number % len(COLOURS)]
-        figure.add_scatter(x=_times(steps), y=course.environments, name=course.endpoint,
+        figure.add_scatter(x=_times(steps), y=course.environments, name=_text(course.endpoint),
                            mode="lines", line={"color": colour, "shape": "hv"})  # fmt: skip
         if course.concurrency:
             edges = [_times(steps)[0], _times(steps)[-1]]
             figure.add_scatter(x=edges, y=[course.concurrency] * 2, mode="lines",
-                               name=f"{course.endpoint}, MaxConcurrency",
+                               name=f"{_text(course.endpoint)}, MaxConcurrency",
                                line={"color": colour, "dash": "dash"})  # fmt: skip
     most = max((max(one.environments, default=0) for one in found), default=0)
     text = f"At most {most} environments of one endpoint were alive at once."
@@ -125,10 +126,10 @@ def memory(steps: Steps, found: Sequence[Course]) -> Chart:
         if not paid:
             continue
         colour = COLOURS[number % len(COLOURS)]
-        figure.add_scatter(x=_times(steps), y=used, name=f"{course.endpoint}, used",
+        figure.add_scatter(x=_times(steps), y=used, name=f"{_text(course.endpoint)}, used",
                            mode="lines+markers", line={"color": colour})  # fmt: skip
         figure.add_scatter(x=[_times(steps)[0], _times(steps)[-1]], y=[paid] * 2, mode="lines",
-                           name=f"{course.endpoint}, paid for",
+                           name=f"{_text(course.endpoint)}, paid for",
                            line={"color": colour, "dash": "dash"})  # fmt: skip
         peak = max((value for value in used if value), default=0.0)
         shares.append(f"{course.endpoint} used {peak / paid:.0%} of {paid:,.0f} MiB")
@@ -171,7 +172,7 @@ def trade(choices: Sequence[Choice], currency: str) -> Chart:
         cost = float(30 * mode.day(choice.traffic.calls_a_day))
         colour = COLOURS[number % len(COLOURS)]
         figure.add_scatter(x=[p95 / MILLISECOND], y=[cost], mode="markers",
-                           name=f"{choice.traffic.endpoint}, {mode.name}",
+                           name=f"{_text(choice.traffic.endpoint)}, {mode.name}",
                            marker={"size": 12, "color": colour})  # fmt: skip
     text = f"{sum(p95 is not None for _, p95 in points)} endpoints, each as it is now."
     return Chart("trade", "Cost against latency", text, figure)
@@ -210,6 +211,11 @@ def _plain(across: str, up: str, **layout: Any) -> Any:
             **layout,
         }
     )
+
+
+def _text(name: str) -> str:
+    """Plotly takes tags in texts for formats and links; what is written here is a name."""
+    return escape(name, quote=False)
 
 
 def _times(steps: Steps) -> list[str]:
