@@ -83,23 +83,42 @@ function colours() {
   };
 }
 
+// Every figure has its words at once; it is drawn when the reader comes near.
+const near = new Set();
+const nearness = new IntersectionObserver((seen) => {
+  for (const { target, isIntersecting } of seen) {
+    if (!isIntersecting) near.delete(target);
+    else if (!near.has(target)) {
+      near.add(target);
+      plot(target);
+    }
+  }
+}, { rootMargin: "400px" });
+
 function draw() {
-  const { axis, ...theme } = colours();
   for (const figure of document.querySelectorAll("[data-chart]")) {
     const chart = charts.get(figure.dataset.chart);
     figure.hidden = !chart;
     if (!chart) continue;
     caption(figure, chart);
     figure.querySelector(".text").textContent = chart.text;
-    const plot = figure.querySelector(".plot");
-    plot.setAttribute("role", "img");
-    plot.setAttribute("aria-label", `${chart.title}. ${chart.text}`);
-    const layout = {
-      ...chart.layout, ...theme, uirevision: query(),
-      xaxis: { ...axis, ...chart.layout.xaxis }, yaxis: { ...axis, ...chart.layout.yaxis },
-    };
-    Plotly.react(plot, chart.data, layout, { displayModeBar: false, responsive: true });
+    nearness.observe(figure);
+    if (near.has(figure)) plot(figure);
   }
+}
+
+function plot(figure) {
+  const chart = charts.get(figure.dataset.chart);
+  if (!chart) return;
+  const { axis, ...theme } = colours();
+  const place = figure.querySelector(".plot");
+  place.setAttribute("role", "img");
+  place.setAttribute("aria-label", `${chart.title}. ${chart.text}`);
+  const layout = {
+    ...chart.layout, ...theme, uirevision: query(),
+    xaxis: { ...axis, ...chart.layout.xaxis }, yaxis: { ...axis, ...chart.layout.yaxis },
+  };
+  Plotly.react(place, chart.data, layout, { displayModeBar: false, responsive: true });
 }
 
 function caption(figure, chart) {

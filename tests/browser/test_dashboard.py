@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -62,7 +61,10 @@ def amount(text: str) -> Decimal:
 def test_nothing_was_called_yet(server: Server, watched: Watched) -> None:
     shown(watched, server)
     assert "This month, projected" in watched.page.inner_text("#now")
-    assert watched.page.locator("figure[data-chart] .main-svg").count() >= CHARTS
+    for number in range(CHARTS):
+        figure = watched.page.locator("figure[data-chart]").nth(number)
+        figure.scroll_into_view_if_needed()
+        expect(figure.locator(".main-svg").first).to_be_visible()
     watched.keep("first")
     assert watched.said == []
 
@@ -194,11 +196,9 @@ def test_without_a_script_it_is_a_page_to_be_read(used: Server, browser: object)
 
 
 def test_an_open_page_does_not_keep_the_server(tmp_path: Path, watched: Watched) -> None:
-    with serving(tmp_path, EMULATOR_CLOCK="virtual", EMULATOR_GRACE_S="60") as own:
+    with serving(tmp_path, EMULATOR_CLOCK="virtual", EMULATOR_GRACE_S="600") as own:
         shown(watched, own)
-        own.stop()
-        assert own.process.returncode == 0
+        own.stop()  # which fails if it takes a minute
         expect(watched.page.locator("#live")).to_have_text(
             "The server does not answer; trying again."
         )
-    shutil.rmtree(tmp_path)
