@@ -48,8 +48,7 @@ POLICY = "; ".join((
     "style-src 'self' " + " ".join(f"'sha256-{one}'" for one in _STYLES),
     "base-uri 'none'", "form-action 'self'", "frame-ancestors 'none'",
 ))  # fmt: skip
-_HEADERS = {"content-security-policy": POLICY, "x-content-type-options": "nosniff",
-            "referrer-policy": "no-referrer", "cache-control": "no-store"}  # fmt: skip
+_HEADERS = {"content-security-policy": POLICY, "cache-control": "no-store"}
 LOOK_S = 0.5  # how soon an open page hears of what has changed
 GROWTH_S = 5  # what is held by time costs more all the time: how often that is news
 SILENCE_S = 15.0  # without news; then a comment shows that the server is there
@@ -109,7 +108,7 @@ def _serve(routes: APIRouter, path: str, read: Callable[[], bytes], media_type: 
             content = await asyncio.to_thread(read)
             kept.append((content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'))
         content, tag = kept[0]
-        headers = {"etag": tag, "cache-control": "no-cache", "x-content-type-options": "nosniff"}
+        headers = {"etag": tag, "cache-control": "no-cache"}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
         return Response(content, media_type=media_type, headers=headers)
@@ -171,6 +170,7 @@ async def _statement(hosting: Hosting, asked: Terms) -> Statement:
 def _view(overview: Overview, asked: Terms, chosen: str) -> View:
     whole = replace(asked, group_by=None)
     statement = overview.bill(whole)
+    grouped = overview.bill(asked) if asked.group_by else statement
     choices = overview.choices(whole)
     return View(
         chosen,
@@ -178,6 +178,7 @@ def _view(overview: Overview, asked: Terms, chosen: str) -> View:
         overview.names(),
         overview.spent(whole),
         statement,
+        grouped,
         choices,
         overview.elsewhere(choices),
     )

@@ -64,6 +64,7 @@ class View:
     endpoints: Sequence[str]
     spent: Spent
     statement: Statement
+    grouped: Statement  # the same, or put together by what was asked for
     choices: Sequence[Choice]
     elsewhere: Mapping[str, Fraction | None]
 
@@ -234,8 +235,9 @@ def _table(titles: Sequence[str], rows: str, caption: str) -> str:
 
 
 def _bill(view: View) -> str:
-    statement = view.statement
+    statement = view.grouped
     entries = [
+        *(_entry(one.name, list(one.facts.values()), one.bill) for one in statement.groups),
         *(_endpoint(one, _elsewhere(one.key, statement)) for one in statement.endpoints),
         *(_job(one, _elsewhere(one.key, statement)) for one in statement.jobs),
     ]

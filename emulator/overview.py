@@ -23,6 +23,7 @@ from emulator.series import DAY, Course, Steps
 from emulator.statement import Statement, draw_up
 from emulator.terms import GroupBy, Terms
 
+DRAWN = 7  # endpoints that can be told apart in a figure
 FIRST = 1_000_000_000 * SECOND  # before there was anything to be hosted
 
 
@@ -92,13 +93,16 @@ class Overview:
             course.concurrency = self.hosted.concurrency.get(key, 0)
         currency = self.tables.known(terms.region or self.region).latest.currency
         choices = self._choices(found, steps, terms)
+        choices.sort(key=lambda one: -one.traffic.calls)
+        few = series.busiest(found, DRAWN)
+        single = [course for course in few if course.persona]
         return [
             charts.costs(steps, self._costs(steps, terms), currency),
-            charts.requests(steps, found),
-            charts.latencies(steps, found),
-            charts.environments(steps, found),
-            charts.memory(steps, found),
-            *(charts.decision(one, currency) for one in choices),
+            charts.requests(steps, few),
+            charts.latencies(steps, few),
+            charts.environments(steps, single),
+            charts.memory(steps, single),
+            *(charts.decision(one, currency) for one in choices[:DRAWN]),
             charts.trade(choices, currency),
         ]
 

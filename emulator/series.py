@@ -149,6 +149,19 @@ def courses(ledger: Ledger, steps: Steps, endpoint: str = "") -> list[Course]:
     return sorted(found.values(), key=lambda one: (one.endpoint, one.region, one.persona))
 
 
+def busiest(found: Sequence[Course], most: int) -> list[Course]:
+    """The courses with the most requests, by name, and all others as one."""
+    if len(found) <= most:
+        return list(found)
+    ranked = sorted(found, key=lambda one: -one.whole.invocations)
+    kept, rest = ranked[: most - 1], ranked[most - 1 :]
+    others = Course("", "", f"{len(rest)} others", "", [Step() for _ in found[0].steps])
+    for course in rest:
+        for step, more in zip(others.steps, course.steps, strict=True):
+            step.join(more)
+    return [*sorted(kept, key=lambda one: one.endpoint), others]
+
+
 def _table(width: int) -> tuple[str, int]:
     if width % DAY == 0:
         return "days", DAY

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emulator.ledger import ENVIRONMENTS, Ledger
-from emulator.series import DAY, HOUR, MINUTE, MOST_STEPS, Steps, courses, most_of
+from emulator.series import DAY, HOUR, MINUTE, MOST_STEPS, Steps, busiest, courses, most_of
 from tests.billing.rows import DIGITS, row, throttled
 
 NOW = 20_000 * DAY
@@ -73,6 +73,16 @@ def test_the_course_of_an_endpoint(ledger: Ledger) -> None:
     assert digits.environments == [1, 5, 3, 0]
     assert courses(ledger, steps, "nobody") == []
     assert [one.endpoint for one in courses(ledger, steps, "other")] == ["other"]
+
+
+def test_those_with_few_requests_are_one_in_a_figure(ledger: Ledger) -> None:
+    for number in range(10):
+        ledger.append([row(at_ns=NOW, endpoint=f"e{number}")] * (number + 1))
+    found = courses(ledger, Steps.of(NOW, NOW + MINUTE))
+    assert busiest(found, 10) == found
+    few = busiest(found, 4)
+    assert [one.endpoint for one in few] == ["e7", "e8", "e9", "7 others"]
+    assert [one.whole.invocations for one in few] == [8, 9, 10, 28]
 
 
 def test_a_meter_of_environments_is_on_no_bill(ledger: Ledger) -> None:
