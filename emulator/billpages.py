@@ -14,9 +14,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 
-from emulator import dashboard, terms
+from emulator import cur, dashboard, focus, terms
 from emulator.clock import VirtualClock
 from emulator.core import SECOND
+from emulator.daily import Day
 from emulator.dashboard import RANGES, View
 from emulator.errors import ValidationException
 from emulator.hosting import Hosting
@@ -30,6 +31,11 @@ _LENGTH_S = {"1h": 3600, "24h": 86_400, "7d": 7 * 86_400, "30d": 30 * 86_400, "9
 _TEXT = {"schema": {"type": "string"}}
 _BILL: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/html": _TEXT, "text/csv": _TEXT}},
+}
+PARQUET = "application/vnd.apache.parquet"
+_CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": _TEXT}}}
+_PARQUET: dict[int | str, dict[str, Any]] = {
+    200: {"content": {PARQUET: {"schema": {"type": "string", "format": "binary"}}}}
 }
 _TERMS = {
     "parameters": [
@@ -72,6 +78,29 @@ def router(
             case Form.CSV:
                 return Response(sheet(await _statement(hosting, asked)), media_type="text/csv")
         return JSONResponse((await _statement(hosting, asked)).document())
+
+    @routes.get(
+        "/billing/focus.csv", tags=["bill"], responses=_CSV | may(400), openapi_extra=_TERMS
+    )
+    async def focus_csv(request: Request) -> Response:
+        """The bill by day in FOCUS 1.2, the open specification of cost and usage data."""
+        days, currency = await _days(hosting, request)
+        return Response(focus.as_csv(days, currency), media_type="text/csv")
+
+    @routes.get(
+        "/billing/focus.parquet", tags=["bill"], responses=_PARQUET | may(400), openapi_extra=_TERMS
+    )
+    async def focus_parquet(request: Request) -> Response:
+        """The same as Parquet."""
+        days, currency = await _days(hosting, request)
+        content = await asyncio.to_thread(focus.as_parquet, days, currency)
+        return Response(content, media_type=PARQUET)
+
+    @routes.get("/billing/cur.csv", tags=["bill"], responses=_CSV | may(400), openapi_extra=_TERMS)
+    async def cur_csv(request: Request) -> Response:
+        """The bill by day in columns of AWS's Cost and Usage Report 2.0."""
+        days, currency = await _days(hosting, request)
+        return Response(cur.as_csv(days, currency), media_type="text/csv")
 
     @routes.get("/billing/sections", include_in_schema=False)
     async def sections(request: Request) -> Response:
@@ -165,6 +194,13 @@ def _overview(hosting: Hosting) -> Overview:
 
 async def _statement(hosting: Hosting, asked: Terms) -> Statement:
     return await asyncio.to_thread(_overview(hosting).bill, asked)
+
+
+async def _days(hosting: Hosting, request: Request) -> tuple[list[Day], str]:
+    _, asked = _asked(hosting, request)
+    overview = _overview(hosting)
+    currency = hosting.tables.known(asked.region or hosting.config.region).latest.currency
+    return await asyncio.to_thread(overview.days, asked), currency
 
 
 def _view(overview: Overview, asked: Terms, chosen: str) -> View:

@@ -11,14 +11,16 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 
-from emulator import charts, decision, series
+from emulator import charts, daily, decision, series
 from emulator.address import Key
 from emulator.billing import UsageKind, shown
 from emulator.catalogue import Tables
 from emulator.charts import Chart
 from emulator.core import SECOND, Persona
+from emulator.daily import Day
 from emulator.decision import Choice, Sizes, Traffic
 from emulator.ledger import Ledger, Window
+from emulator.periods import Reading
 from emulator.series import DAY, Course, Steps
 from emulator.statement import Statement, draw_up
 from emulator.terms import GroupBy, Terms
@@ -61,6 +63,13 @@ class Overview:
     def bill(self, terms: Terms) -> Statement:
         """The statement for these terms."""
         return draw_up(self.ledger, self.hosted.personas, self.tables, self.region, terms, self.now)
+
+    def days(self, terms: Terms) -> list[Day]:
+        """The lines of the bill, day by day. Raises ValidationException for too many days."""
+        asked = replace(terms, group_by=GroupBy.DAY)
+        parts, _ = Reading(self.ledger, asked, self.tables, self.now).parts()
+        named = [one for one in parts if terms.endpoint in ("", one.record.endpoint)]
+        return daily.days(named)
 
     def spent(self, terms: Terms) -> Spent:
         """Whatever the period of the terms."""

@@ -97,6 +97,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.monitoring",
         "emulator.periods",
         "emulator.personas",
+        "emulator.daily",
         "emulator.registry",
         "emulator.streams",
         "emulator.trainingroom",
@@ -104,6 +105,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "emulator.channels",
         "emulator.console",
+        "emulator.cur",
+        "emulator.focus",
         "emulator.descriptions",
         "emulator.door",
         "emulator.fitting",
