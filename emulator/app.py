@@ -51,6 +51,7 @@ from emulator.listening import Listening, listening, uvicorn_config
 from emulator.logbook import Logbook
 from emulator.metrics import Metrics
 from emulator.sandbox import backends, interpreter
+from emulator.spending import OPERATIONS, Spending
 from emulator.state import StateDirectory
 from emulator.training import Trainings
 from emulator.wire import Wire
@@ -102,6 +103,7 @@ class Server:
         self.control: Asgi = Control(self.hosting, self.trainings, addressing, self.companion)
         self.others: Asgi = self.companion
         self.objects: Asgi = self.companion
+        self.spending: Asgi = Spending(self.hosting, addressing)
         needed = credentials(config, where)
         self.rest: Asgi = Envelope(self._api(needed is not None))
         self.notice = self._guard(needed, where)
@@ -116,6 +118,8 @@ class Server:
             return self.invocations
         headers = dict(scope["headers"])
         if target := headers.get(b"x-amz-target"):
+            if target.decode("latin-1") in OPERATIONS:
+                return self.spending
             return self.control if target.startswith(b"SageMaker.") else self.others
         address = self._addressing.of(headers.get(b"authorization", b""), scope["query_string"])
         if self.companion.takes(scope):  # S3, too, where it is signed in the way of version 2
@@ -206,7 +210,7 @@ class Server:
                             where.address)  # fmt: skip
             hosts = self.config.hosts if where.local else None
             self.rest = SameOrigin(self.rest, hosts)
-            for face in ("control", "others", "objects"):
+            for face in ("control", "others", "objects", "spending"):
                 setattr(self, face, SameOrigin(getattr(self, face), hosts, every_method=True))
             return ""
         verifier, any_service = Verifier(needed.keys), Verifier(needed.keys, "")
@@ -214,6 +218,7 @@ class Server:
         self.invocations = Signed(self.invocations, verifier, limit, refuse_as_runtime)
         self.control = Signed(self.control, verifier, limit, refuse_as_asked)
         self.others = Signed(self.others, any_service, limit, refuse_as_asked)
+        self.spending = Signed(self.spending, any_service, limit, refuse_as_asked)
         self.objects = SignedStream(self.objects, any_service)
         signed = Signed(self.rest, verifier, limit, refuse_as_runtime)
         self.rest = SignedOrToken(self.rest, signed, needed.token)

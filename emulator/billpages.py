@@ -73,7 +73,7 @@ def router(
         given, asked = _asked(hosting, request)
         match asked.form or _preferred(accept):
             case Form.HTML:
-                view = await asyncio.to_thread(_view, _overview(hosting), asked, given)
+                view = await asyncio.to_thread(_view, overview(hosting), asked, given)
                 return HTMLResponse(dashboard.page(view), headers=_HEADERS)
             case Form.CSV:
                 return Response(sheet(await _statement(hosting, asked)), media_type="text/csv")
@@ -105,13 +105,13 @@ def router(
     @routes.get("/billing/sections", include_in_schema=False)
     async def sections(request: Request) -> Response:
         given, asked = _asked(hosting, request)
-        view = await asyncio.to_thread(_view, _overview(hosting), asked, given)
+        view = await asyncio.to_thread(_view, overview(hosting), asked, given)
         return HTMLResponse(dashboard.main(view), headers=_HEADERS)
 
     @routes.get("/billing/figures", include_in_schema=False)
     async def figures(request: Request) -> Response:
         _, asked = _asked(hosting, request)
-        drawn = await asyncio.to_thread(_overview(hosting).figures, replace(asked, group_by=None))
+        drawn = await asyncio.to_thread(overview(hosting).figures, replace(asked, group_by=None))
         return JSONResponse([chart.document() for chart in drawn])
 
     @routes.get("/billing/live", include_in_schema=False)
@@ -174,7 +174,8 @@ def _preferred(accept: str) -> Form:
     return Form.CSV if "text/csv" in accept else Form.JSON
 
 
-def _overview(hosting: Hosting) -> Overview:
+def overview(hosting: Hosting) -> Overview:
+    """A look at a server's ledger as it is now."""
     with suppress(sqlite3.Error):  # a ledger that cannot be written can still be read
         hosting.beat()
     personas, concurrency = {}, {}
@@ -193,30 +194,30 @@ def _overview(hosting: Hosting) -> Overview:
 
 
 async def _statement(hosting: Hosting, asked: Terms) -> Statement:
-    return await asyncio.to_thread(_overview(hosting).bill, asked)
+    return await asyncio.to_thread(overview(hosting).bill, asked)
 
 
 async def _days(hosting: Hosting, request: Request) -> tuple[list[Day], str]:
     _, asked = _asked(hosting, request)
-    overview = _overview(hosting)
+    looked = overview(hosting)
     currency = hosting.tables.known(asked.region or hosting.config.region).latest.currency
-    return await asyncio.to_thread(overview.days, asked), currency
+    return await asyncio.to_thread(looked.days, asked), currency
 
 
-def _view(overview: Overview, asked: Terms, chosen: str) -> View:
+def _view(looked: Overview, asked: Terms, chosen: str) -> View:
     whole = replace(asked, group_by=None)
-    statement = overview.bill(whole)
-    grouped = overview.bill(asked) if asked.group_by else statement
-    choices = overview.choices(whole)
+    statement = looked.bill(whole)
+    grouped = looked.bill(asked) if asked.group_by else statement
+    choices = looked.choices(whole)
     return View(
         chosen,
         asked.endpoint,
-        overview.names(),
-        overview.spent(whole),
+        looked.names(),
+        looked.spent(whole),
         statement,
         grouped,
         choices,
-        overview.elsewhere(choices),
+        looked.elsewhere(choices),
     )
 
 
