@@ -51,6 +51,7 @@ from emulator.listening import Listening, listening, uvicorn_config
 from emulator.logbook import Logbook
 from emulator.metrics import Metrics
 from emulator.sandbox import backends, interpreter
+from emulator.spending import OPERATIONS, Spending
 from emulator.state import StateDirectory
 from emulator.training import Trainings
 from emulator.wire import Wire
@@ -74,6 +75,7 @@ class Server:
         self.config = config
         Tables.of(config.price_folder).find(config.region)  # raises for a region without one
         profiles.load(config.profile)  # raises if there is none
+        self.leaving = asyncio.Event()  # the server begins to end: open streams are to end, too
         self.state = StateDirectory(config.state_dir)
         try:
             python = interpreter.usable(config.python)
@@ -101,6 +103,7 @@ class Server:
         self.control: Asgi = Control(self.hosting, self.trainings, addressing, self.companion)
         self.others: Asgi = self.companion
         self.objects: Asgi = self.companion
+        self.spending: Asgi = Spending(self.hosting, addressing)
         needed = credentials(config, where)
         self.rest: Asgi = Envelope(self._api(needed is not None))
         self.notice = self._guard(needed, where)
@@ -115,6 +118,8 @@ class Server:
             return self.invocations
         headers = dict(scope["headers"])
         if target := headers.get(b"x-amz-target"):
+            if target.decode("latin-1") in OPERATIONS:
+                return self.spending
             return self.control if target.startswith(b"SageMaker.") else self.others
         address = self._addressing.of(headers.get(b"authorization", b""), scope["query_string"])
         if self.companion.takes(scope):  # S3, too, where it is signed in the way of version 2
@@ -205,7 +210,7 @@ class Server:
                             where.address)  # fmt: skip
             hosts = self.config.hosts if where.local else None
             self.rest = SameOrigin(self.rest, hosts)
-            for face in ("control", "others", "objects"):
+            for face in ("control", "others", "objects", "spending"):
                 setattr(self, face, SameOrigin(getattr(self, face), hosts, every_method=True))
             return ""
         verifier, any_service = Verifier(needed.keys), Verifier(needed.keys, "")
@@ -213,6 +218,7 @@ class Server:
         self.invocations = Signed(self.invocations, verifier, limit, refuse_as_runtime)
         self.control = Signed(self.control, verifier, limit, refuse_as_asked)
         self.others = Signed(self.others, any_service, limit, refuse_as_asked)
+        self.spending = Signed(self.spending, any_service, limit, refuse_as_asked)
         self.objects = SignedStream(self.objects, any_service)
         signed = Signed(self.rest, verifier, limit, refuse_as_runtime)
         self.rest = SignedOrToken(self.rest, signed, needed.token)
@@ -220,7 +226,9 @@ class Server:
 
     def _api(self, authentication: bool) -> FastAPI:
         api = documentation.api()
-        routes = rest.router(self.hosting, self.trainings, self.companion, authentication)
+        routes = rest.router(
+            self.hosting, self.trainings, self.companion, authentication, self.leaving
+        )
         api.include_router(routes)
         for kind in (ControlError, SetupError):
             api.add_exception_handler(kind, rest.answer_error)
@@ -301,7 +309,7 @@ class Application:
         config = self.server.config
         if getattr(uvicorn, "timeout_graceful_shutdown", 0) is None:
             uvicorn.timeout_graceful_shutdown = round(config.grace_s)
-        if door := connections.keep(uvicorn, config):
+        if door := connections.keep(uvicorn, config, self.server.leaving.set):
             self._sweeping = asyncio.get_running_loop().create_task(door.run())
 
 

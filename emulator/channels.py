@@ -111,7 +111,7 @@ class Channels:
             await self.apart(_unpack, url, source, target, limit_bytes)
 
     async def deliver(self, source: Path, url: str, home: Home, content_type: str) -> None:
-        """Store a file at an address. Raises SetupError, or OSError for a path."""
+        """Store a file at an address. Raises SetupError."""
         if url.startswith(REMOTE):
             await self._store.put(url, home, source, content_type)
         else:
@@ -189,8 +189,12 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _place(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SetupError(f"{target} cannot be written ({reason}): name another place.") from None
 
 
 def _unpack(url: str, archive: Path, target: Path, limit_bytes: int) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import resource
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -100,6 +101,10 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     # -- what the client sends ----------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        self._door.end()
+        super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         if len(data) <= PIECE and not self.flow.held:
@@ -285,8 +290,9 @@ def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
     )
 
 
-def keep(uvicorn: Any, config: Config) -> Door | None:
-    """Put a watch over the connections of uvicorn's configuration, before it listens.
+def keep(uvicorn: Any, config: Config, end: Callable[[], None]) -> Door | None:
+    """Put a watch over the connections of uvicorn's configuration, before it listens. `end` is
+    called when the server begins to end.
 
     None, and one line in the log, if it is not a configuration that can be watched.
     """
@@ -297,6 +303,6 @@ def keep(uvicorn: Any, config: Config) -> Door | None:
         )
         return None
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    door = Door(config, min(config.connections, soft - soft // 4))
+    door = Door(config, min(config.connections, soft - soft // 4), end)
     uvicorn.http_protocol_class = partial(Connection, door)
     return door

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,7 +52,9 @@ UPGRADE = Refusal(400, "The server speaks HTTP/1.1 only: leave the header Upgrad
 class Door:
     """All connections of one server. Sweeps over them, so that none needs a timer of its own."""
 
-    def __init__(self, config: Config, most: int) -> None:
+    def __init__(self, config: Config, most: int, end: Callable[[], None]) -> None:
+        """`end` is told when the server begins to end, as often as there are connections."""
+        self.end = end
         self.config, self.most = config, most
         self.open: set[Watched] = set()
         self.leaving: set[Watched] = set()

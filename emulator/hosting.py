@@ -19,7 +19,6 @@ from typing import Any
 
 from emulator import catalogue, endpoints, personas, profiles
 from emulator.address import Home, Key
-from emulator.billing import UsageKind
 from emulator.catalogue import Tables
 from emulator.clock import Clock
 from emulator.config import Config
@@ -68,7 +67,7 @@ environments = logging.getLogger("lukewarm.environment")
 SHIPPED_MODEL = Path(__file__).resolve().parent.parent / "model" / "artifacts" / "fashion-mnist"
 ROLE = "role/lukewarm"  # of models that are made without one
 Sources = Mapping[str, tuple[Path, Mapping[str, str]]]
-Meter = tuple[Key, str, UsageKind, str, int, int]
+Meter = tuple[Key, str, str, str, int, int]
 
 
 class Hosting:
@@ -499,9 +498,7 @@ class Hosting:
             self._owed.popleft()
         self.ledger.beat(self.clock.now())
 
-    def _hold(
-        self, endpoint: Key, variant: str, kind: UsageKind, sku: str, units: int, now: int
-    ) -> None:
+    def _hold(self, endpoint: Key, variant: str, kind: str, sku: str, units: int, now: int) -> None:
         """Start or end a meter, now or as soon as the ledger can be written again."""
         self._owed.append((endpoint, variant, kind, sku, units, now))
         try:

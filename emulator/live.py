@@ -38,7 +38,7 @@ from emulator.endpoints import Variant
 from emulator.errors import InvocationError
 from emulator.inflight import Live, Pending, Served, Settling, State, answered_bytes, invocation_row
 from emulator.injection import IN_STREAM, Injection
-from emulator.ledger import InvocationRow
+from emulator.ledger import ENVIRONMENTS, InvocationRow
 from emulator.members import MAX_HEADER
 from emulator.profiles import Latency, Profile
 from emulator.sandbox.protocol import (
@@ -74,7 +74,7 @@ class Means:
     clock: Clock
     sandbox: Sandbox
     write: Callable[[InvocationRow], asyncio.Future[None]]
-    hold: Callable[[Key, str, UsageKind, str, int, int], None]
+    hold: Callable[[Key, str, str, str, int, int], None]
     delays: Delays
     profile: Profile | None = None
     log_line: LogLine = field(default=lambda *_: None)
@@ -105,6 +105,7 @@ class LiveVariant:
         self._timer_at = NEVER
         self._settlings: list[Settling] = []
         self._held: dict[Resource, int] = {}
+        self._alive = 0  # environments, as the ledger knows
         self._metered = False
         self._retired: asyncio.Future[None] | None = None
         self._token = uuid.uuid4().hex[:6]  # environments of different lives have different names
@@ -234,6 +235,7 @@ class LiveVariant:
         if self._metered:
             for resource in self._held:
                 self._bill(resource, 0)
+        self._alive = 0  # environments, as the ledger knows
         self._metered = False
         self._retired = asyncio.get_running_loop().create_future()
         self._check_retired()
@@ -289,6 +291,8 @@ class LiveVariant:
         for environment, batch in batches.items():
             if environment in self._lives:  # a variant that closes takes back what it has given
                 self._hand_over(self._lives[environment], batch)
+        if len(self._lives) != self._alive:
+            self._count()
         deadline = self._policy.next_deadline()
         if deadline < self._timer_at and not self.closed:
             if self._timer:
@@ -413,6 +417,11 @@ class LiveVariant:
         self._held[action.resource] = action.units
         if self._metered:
             self._bill(action.resource, action.units)
+
+    def _count(self) -> None:
+        """Note how many environments there are: what they cost is understood by looking at it."""
+        self._alive, now = len(self._lives), self._means.clock.now()
+        self._means.hold(self.place.key, self.variant.name, ENVIRONMENTS, "", self._alive, now)
 
     def _bill(self, resource: Resource, units: int) -> None:
         now, variant, meters = self._means.clock.now(), self.variant, []

@@ -7,25 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import reprlib
-import sqlite3
-from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
-from emulator import dashboard, documentation, injecting, terms
+from emulator import billpages, documentation, injecting
 from emulator.address import Key
 from emulator.clock import VirtualClock, iso
 from emulator.companion import Companion
 from emulator.core import SECOND
 from emulator.errors import NotFound, ValidationException
 from emulator.hosting import Hosting
-from emulator.sheet import sheet
-from emulator.statement import Statement, draw_up
-from emulator.terms import Form, Terms
 from emulator.training import Trainings
 from emulator.views import (
     AdvanceBody,
@@ -48,16 +43,6 @@ from emulator.views import (
 )
 
 LATEST_NS = 7_258_118_400 * SECOND  # the year 2200; the ledger's instants are 64-bit
-_TEXT = {"schema": {"type": "string"}}
-_BILL: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/html": _TEXT, "text/csv": _TEXT}},
-}
-_TERMS = {
-    "parameters": [
-        {"name": name, "in": "query", "description": one.help, "schema": {"type": "string"}}
-        for name, one in terms.PARAMETERS.items()
-    ]
-}
 SETTLE_S = 30.0  # of real time, for everything that one advance has to wait for
 
 
@@ -75,9 +60,14 @@ Since = Annotated[Instant, Query(description="ISO 8601, or seconds since 1970.")
 
 
 def router(
-    hosting: Hosting, trainings: Trainings, companion: Companion, authentication: bool
+    hosting: Hosting,
+    trainings: Trainings,
+    companion: Companion,
+    authentication: bool,
+    leaving: asyncio.Event,
 ) -> APIRouter:
-    """The routes of one server. `authentication` says whether it asks for signatures."""
+    """The routes of one server. `authentication` says whether it asks for signatures, `leaving` is
+    set when it begins to end."""
     routes = APIRouter(responses=_may(401, 403))
 
     @routes.get("/", include_in_schema=False)
@@ -97,25 +87,7 @@ def router(
         await hosting.observe_environments()
         return Response(hosting.metrics.render(), media_type=hosting.metrics.content_type)
 
-    @routes.get("/billing", tags=["bill"], responses=_BILL | _may(400, 503), openapi_extra=_TERMS)
-    async def billing(request: Request) -> Response:
-        """The bill: JSON, or what `Accept` prefers of a page (as a browser's does) and CSV."""
-        asked = _terms(hosting, request)
-        statement = await _statement(hosting, asked)
-        match asked.form or _preferred(request.headers.get("accept", "")):
-            case Form.HTML:
-                policy = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'"
-                return HTMLResponse(
-                    dashboard.page(statement), headers={"content-security-policy": policy}
-                )
-            case Form.CSV:
-                return Response(sheet(statement), media_type="text/csv")
-        return JSONResponse(statement.document())
-
-    @routes.get("/billing/style.css", include_in_schema=False)
-    async def style() -> Response:
-        return Response(dashboard.STYLE, media_type="text/css")
-
+    routes.include_router(billpages.router(hosting, leaving, _may))
     routes.include_router(
         _emulator(hosting, trainings, companion, authentication),
         prefix="/_emulator",
@@ -224,40 +196,6 @@ def _emulator(
         return clock_view(hosting)
 
     return routes
-
-
-def _terms(hosting: Hosting, request: Request) -> Terms:
-    """What the query asks for. Raises ValidationException."""
-    given = request.query_params.multi_items()
-    names = [name for name, _ in given]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValidationException(f"{twice[:80]} is given twice: leave one of them out.")
-    return terms.read(
-        dict(given), hosting.config.bill_startup, hosting.tables.regions, hosting.clock.now()
-    )
-
-
-def _preferred(accept: str) -> Form:
-    if "text/html" in accept:
-        return Form.HTML
-    return Form.CSV if "text/csv" in accept else Form.JSON
-
-
-async def _statement(hosting: Hosting, asked: Terms) -> Statement:
-    with suppress(sqlite3.Error):  # a ledger that cannot be written can still be read
-        hosting.beat()
-    personas = {
-        one.key: one.record.current.variants[0].variant.persona.value for one in hosting.hosted
-    }
-    return await asyncio.to_thread(
-        draw_up,
-        hosting.ledger,
-        personas,
-        hosting.tables,
-        hosting.config.region,
-        asked,
-        hosting.clock.now(),
-    )
 
 
 async def _advance(hosting: Hosting, clock: VirtualClock, duration_ns: int) -> None:

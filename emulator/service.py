@@ -31,9 +31,9 @@ class Service:
     answers: Mapping[str, tuple[str, ...]]
 
 
-def load(operations: Iterable[str]) -> Service:
-    """Read the model; takes a tenth of a second."""
-    model = Loader().load_service_model(SERVICE, "service-2")
+def load(operations: Iterable[str], service: str = SERVICE) -> Service:
+    """Read the model; SageMaker's takes a tenth of a second."""
+    model = Loader().load_service_model(service, "service-2")
     shapes = _Shapes(model["shapes"])
     requests, answers = {}, {}
     for name in operations:

@@ -212,6 +212,8 @@ class Run:
         try:
             return Outcome.read(self._folder / "outcome.json")
         except (OSError, ValueError, TypeError):
+            if self._ending.is_set():  # it was asked to end before it could hear that
+                return Outcome(0, 128 + signal.SIGTERM, "", "", {})
             said = (self._folder / "trainer.log").read_text(errors="replace").strip()[-300:]
             raise OSError(f"the job's process ended {child.gone.result()}: {said}") from None
 

@@ -79,6 +79,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.injection",
         "emulator.logfeed",
         "emulator.members",
+        "emulator.decision",
+        "emulator.series",
+        "emulator.offering",
         "emulator.service",
         "emulator.taking",
         "emulator.terms",
@@ -87,6 +90,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.buckets",
         "emulator.caller",
         "emulator.cbor",
+        "emulator.charts",
         "emulator.conversions",
         "emulator.copies",
         "emulator.forwarded",
@@ -103,6 +107,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "emulator.channels",
         "emulator.console",
+        "emulator.daily",
         "emulator.descriptions",
         "emulator.door",
         "emulator.ephemeral",
@@ -119,7 +124,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.commands_memory",
         "emulator.commands_prices",
         "emulator.commands_train",
+        "emulator.cur",
+        "emulator.explorer",
+        "emulator.focus",
         "emulator.lifecycle",
+        "emulator.overview",
         "emulator.testbed",
         "emulator.trainingrun",
     ),
@@ -136,7 +145,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "emulator.views",
         "emulator.wire",
     ),
-    ("emulator.control", "emulator.rest"),
+    ("emulator.billpages", "emulator.control"),
+    ("emulator.rest", "emulator.spending"),
     ("emulator.app",),
     ("emulator.cli", "emulator.pytest_plugin"),
 )
@@ -220,7 +230,7 @@ def test_only_the_http_face_knows_fastapi() -> None:
         for name, path in modules()
         if any(one.split(".")[0].startswith("fastapi") for one in imports(path))
     }
-    names = ("app", "documentation", "injecting", "rest")
+    names = ("app", "billpages", "documentation", "injecting", "rest")
     assert users == {f"emulator.{name}" for name in names}
 
 

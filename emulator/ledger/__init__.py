@@ -3,6 +3,7 @@
 from emulator.ledger.book import Ledger
 from emulator.ledger.files import busy, unreadable, unusable
 from emulator.ledger.rows import (
+    ENVIRONMENTS,
     TRAINED,
     Counts,
     InvocationRow,
@@ -16,6 +17,7 @@ from emulator.ledger.schema import APPLICATION_ID, VERSION
 
 __all__ = [
     "APPLICATION_ID",
+    "ENVIRONMENTS",
     "TRAINED",
     "VERSION",
     "Counts",

@@ -23,7 +23,16 @@ from emulator.core import MIB
 from emulator.errors import SetupError
 from emulator.ledger import files, periods, samples
 from emulator.ledger.intake import LAST, Intake
-from emulator.ledger.rows import Counts, InvocationRow, MeterRow, Roll, Sums, UsageRecord, Window
+from emulator.ledger.rows import (
+    ENVIRONMENTS,
+    Counts,
+    InvocationRow,
+    MeterRow,
+    Roll,
+    Sums,
+    UsageRecord,
+    Window,
+)
 from emulator.ledger.schema import MINUTE, WIDTHS
 
 WAL_LIMIT = 256 * MIB  # above it a checkpoint makes the writer wait, some 50 ms
@@ -80,6 +89,7 @@ class Ledger:
         self._writer = writer
         self._intake = Intake(writer)
         self._turn = threading.Lock()
+        self.revision = 0  # another number after each change of what was used
 
     @classmethod
     def open(cls, path: Path) -> Ledger:
@@ -107,6 +117,7 @@ class Ledger:
         """Record invocations: all of them, or none."""
         with self._transaction():
             self._intake.take(rows)
+        self.revision += 1
 
     def add(
         self,
@@ -127,7 +138,7 @@ class Ledger:
         self,
         endpoint: Key,
         variant: str,
-        kind: UsageKind,
+        kind: str,
         sku: str,
         units: int,
         now_ns: int,
@@ -149,6 +160,7 @@ class Ledger:
                     return
             if units:
                 writer.execute(_START_METER, (*key, units, now_ns, now_ns))
+        self.revision += 1
 
     def beat(self, now_ns: int) -> None:
         """Count everything held up to now. What a crash can lose is the time since the last beat.
@@ -210,6 +222,7 @@ class Ledger:
                 writer.execute(f"DELETE FROM {table}")
             writer.execute(_PUT_META, (LAST, str(last)))
             self._intake.forget()
+        self.revision += 1
 
     def checkpoint(self) -> None:
         """Fold the write-ahead log into the file, so that it is used again from its start.
@@ -291,7 +304,7 @@ class Ledger:
         with self._snapshot() as reader:
             yield from samples.executions(reader, window)
 
-    def units(self, kind: UsageKind, window: Window) -> list[tuple[int, int, int, str]]:
+    def units(self, kind: str, window: Window) -> list[tuple[int, int, int, str]]:
         """What a variant held in a window: from when, until when, how many units, and of what."""
         with self._snapshot() as reader:
             return reader.execute(_UNITS, {**window.wanted(), "kind": str(kind)}).fetchall()
@@ -350,8 +363,8 @@ class Ledger:
 
 
 def _known(meter: MeterRow) -> MeterRow:
-    if meter.kind not in frozenset(UsageKind):
-        kinds = ", ".join(UsageKind)
+    if meter.kind not in (*UsageKind, ENVIRONMENTS):
+        kinds = ", ".join((*UsageKind, ENVIRONMENTS))
         raise SetupError(f"A meter's kind is {meter.kind!r}, which is none of {kinds}.")
     if meter.units < 1 or meter.until_ns < meter.started_ns:
         raise SetupError(

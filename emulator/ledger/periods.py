@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from emulator.address import Home, Key
 from emulator.billing import Usage, UsageKind
 from emulator.core import Persona
-from emulator.ledger.rows import TRAINED, Counts, Place, Roll, UsageRecord
+from emulator.ledger.rows import ENVIRONMENTS, TRAINED, Counts, Place, Roll, UsageRecord
 from emulator.ledger.schema import DAY, MINUTE, ROLL, WIDTHS
 
 EVER, END = 0, 106_751 * DAY  # all days that fit 64 bits
@@ -24,10 +24,11 @@ _METERED_BY: dict[UsageKind, str] = {
     UsageKind.TRAINING: TRAINED,
 }
 # Multiplied by the units outside: GB-nanoseconds of a few years would not fit 64 bits.
-_HELD = """
+_HELD = f"""
     SELECT endpoint, variant, region, account, kind, sku, units,
            SUM(MIN(until_ns, :to) - MAX(started_ns, :from))
-    FROM meters WHERE until_ns > :from AND started_ns < :to
+    FROM meters
+    WHERE until_ns > :from AND started_ns < :to AND kind <> '{ENVIRONMENTS}'
     GROUP BY endpoint, variant, region, account, kind, sku, units
 """
 _OF_PLACE = ", ".join(f"p.{name}" for name in Place._fields)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from emulator.address import Home, Key
 from emulator.billing import Usage
 
+ENVIRONMENTS = "environments"  # a meter of those that are alive, which nobody bills
 TRAINED = "training"  # stands for a persona: a job's usage, not an endpoint's
 
 
@@ -83,6 +84,7 @@ class Roll(NamedTuple):
     billed_startup_ms: int
     bytes_in: int  # billed
     bytes_out: int
+    model_ms: int  # ModelLatency, each call's rounded up: what serverless would have billed
     model_ns: int
     overhead_ns: int
     startup_ns: int
@@ -100,7 +102,7 @@ class MeterRow(NamedTuple):
     region: str
     endpoint: str
     variant: str
-    kind: str  # a UsageKind
+    kind: str  # a UsageKind, or ENVIRONMENTS
     sku: str
     units: int
     started_ns: int

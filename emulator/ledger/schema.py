@@ -113,8 +113,9 @@ _ROLLS = """
         errors INTEGER NOT NULL, faults INTEGER NOT NULL,
         billed_ms INTEGER NOT NULL, billed_startup_ms INTEGER NOT NULL,
         bytes_in INTEGER NOT NULL, bytes_out INTEGER NOT NULL,
-        model_ns INTEGER NOT NULL, overhead_ns INTEGER NOT NULL, startup_ns INTEGER NOT NULL,
-        cpu_ns INTEGER NOT NULL, peak_bytes INTEGER NOT NULL, latencies BLOB NOT NULL,
+        model_ms INTEGER NOT NULL, model_ns INTEGER NOT NULL, overhead_ns INTEGER NOT NULL,
+        startup_ns INTEGER NOT NULL, cpu_ns INTEGER NOT NULL, peak_bytes INTEGER NOT NULL,
+        latencies BLOB NOT NULL,
         first INTEGER NOT NULL, last INTEGER NOT NULL,
         PRIMARY KEY (place, start)
     ) WITHOUT ROWID
@@ -176,7 +177,7 @@ ROLL = f"""
            SUM(status >= 500),
            SUM(billed_ms), SUM(billed_startup_ms),
            SUM(request_bytes * bytes_billed), SUM(response_bytes * bytes_billed),
-           SUM(model_ns), SUM(overhead_ns),
+           SUM((model_ns + 999999) / 1000000), SUM(model_ns), SUM(overhead_ns),
            SUM((provision_ns + runtime_ns + load_ns) * cold_start), SUM(cpu_ns), MAX(peak_bytes),
            histogram(IIF(w.word = '{ThrottlingException.code}', NULL, model_ns + overhead_ns)),
            MIN(seq), MAX(seq)

@@ -160,6 +160,7 @@ def test_rolls_hold_all_that_is_shown_of_a_place(ledger: Ledger) -> None:
     assert (hour.place.provisioned, hour.place.memory_mb) == (False, 4096)
     assert (hour.start, hour.invocations, hour.cold_starts, hour.throttles) == (24, 3, 1, 1)
     assert (hour.errors, hour.startup_ns, hour.peak_bytes) == (0, 6, 9)
+    assert (hour.model_ms, hour.model_ns) == (20 + 45, 65_000_000)
     assert [one.start for one in ledger.rolls("minutes", 0, 10**6, HOME, "digits")] == [1440, 1441]
     (other,) = ledger.rolls("days", 1, 2, endpoint="other")
     assert (other.errors, other.faults) == (1, 1)
@@ -173,7 +174,7 @@ def test_rolls_hold_all_that_is_shown_of_a_place(ledger: Ledger) -> None:
         ("UPDATE hours SET latencies = x'00'", "hours", "latencies"),
         ("DELETE FROM days", "days", ""),
         ("DELETE FROM calls WHERE seq = 1", "minutes", "invocations"),
-        ("INSERT INTO days SELECT place, 9, 1,0,0,0,0,0,0,0,0,0,0,0,0,0,'',1,1 FROM days",
+        ("INSERT INTO days SELECT place, 9, 1,0,0,0,0,0,0,0,0,0,0,0,0,0,0,'',1,1 FROM days",
          "days", ""),
     ],
 )  # fmt: skip

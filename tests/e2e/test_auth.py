@@ -263,7 +263,7 @@ def test_a_browser_gets_in_with_the_token_once(guarded: Guarded) -> None:
         assert guarded.token not in first.headers["set-cookie"]
         assert browser.get(first.headers["location"]).status_code == 200
         page = browser.get("/billing", headers={"accept": "text/html"})
-        assert "<h1>The bill</h1>" in page.text
+        assert "<h1>What it costs</h1>" in page.text
         advance = "/_emulator/endpoints/fashion-mnist-serverless/evict"
         own = {"origin": guarded.server.url}
         assert browser.post(advance, headers=own).status_code == 200

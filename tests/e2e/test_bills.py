@@ -94,7 +94,7 @@ def test_other_forms(server: Server) -> None:
     assert total == Decimal(billing(server, format="json")["total"])
     page = server.client.get("/billing", params={"format": "html", "group_by": "usage_type"})
     assert page.headers["content-type"].startswith("text/html")
-    assert f"<h2>{HOSTING}</h2>" in page.text
+    assert f"<h3>{HOSTING}</h3>" in page.text
 
 
 @pytest.mark.parametrize(

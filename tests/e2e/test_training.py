@@ -260,6 +260,26 @@ def test_a_job_that_is_stopped_may_still_keep_its_model(trainer: Trainer) -> Non
     )  # fmt: skip
 
 
+def test_a_job_that_is_stopped_before_its_script_runs_is_stopped(trainer: Trainer) -> None:
+    trainer.start("early", WAITS)
+
+    def training() -> bool:
+        return str(trainer.describe("early")["SecondaryStatus"]) == "Training"
+
+    until(training, "its process is started")  # Python comes up for a while
+    trainer.sagemaker.stop_training_job(TrainingJobName="early")
+    job = trainer.ended("early")
+    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "Stopped")
+    assert "FailureReason" not in job
+
+
+def test_results_that_cannot_be_stored_are_a_fault_of_the_request(trainer: Trainer) -> None:
+    job = trainer.run("nowhere", "pass", OutputDataConfig={"S3OutputPath": "file:///proc/none"})
+    assert job["TrainingJobStatus"] == "Failed"
+    assert job["FailureReason"].startswith("ClientError: /proc/none/nowhere/output/model.tar.gz")
+    assert "cannot be written (No such file or directory): name another" in job["FailureReason"]
+
+
 def test_a_script_that_does_not_stop_is_killed(trainer: Trainer) -> None:
     trainer.start("stays", STAYS)
     trainer.printed("stays", "waiting")

@@ -19,8 +19,8 @@ def test_draws_have_the_middle_and_the_spread_of_the_file() -> None:
     found = profiles.load("paris-2022")
     assert found is not None
     for persona, network_ms, overhead_ms, p99_ms in (
-        (Persona.REALTIME, 3, 8.5, 13),
-        (Persona.SERVERLESS, 3, 38, 58),
+        (Persona.REALTIME, 3, 7.5, 11.5),
+        (Persona.SERVERLESS, 3, 37, 56.5),
     ):
         latency, again, other = (found.latency(persona, seed, PLACE) for seed in (1, 1, 2))
         assert latency is not None
