@@ -15,8 +15,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PICTURES = ROOT / "build" / "screenshots"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """For a module, no longer: as long as Playwright runs, so does an event loop in this thread."""
     if CHROMIUM is None:
         pytest.skip("there is no chromium: on Debian, apt-get install chromium")
     with sync_playwright() as playwright:

@@ -37,10 +37,10 @@ def test_a_ledger_in_use_is_checked_and_exported_and_another_one_takes_it(
     assert moved["meters"] >= 1
     again = line.refused("ledger", "import", "out", "--state", str(other))
     assert "is in the ledger already" in again
-    exact = {(one["name"], one["region"]): one for one in before["endpoints"]}
+    exact = {(one["name"], one["region"], one["account"]): one for one in before["endpoints"]}
     with serving(other.parent) as second:
         for one in second.client.get("/billing").json()["endpoints"]:
-            known = exact.get((one["name"], one["region"]))
+            known = exact.get((one["name"], one["region"], one["account"]))
             if known and known["persona"] == "serverless":
                 assert (one["invocations"], one["lines"]) == (known["invocations"], known["lines"])
         in_use = line.refused("ledger", "import", "out", "--state", str(other))

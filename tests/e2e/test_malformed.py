@@ -167,7 +167,10 @@ def test_nothing_that_was_sent_is_in_a_page(server: Server) -> None:
     name = "<img src=x onerror=alert(1)>"
     server.invoke(quote(name), headers={**JSON, "X-Amzn-SageMaker-Inference-Id": name})
     server.invoke(REALTIME, headers={**JSON, "X-Amzn-SageMaker-Inference-Id": name})
-    page = server.client.get(f"/billing?{quote(name)}", headers={"accept": "text/html"})
+    refused = server.client.get(f"/billing?{quote(name)}", headers={"accept": "text/html"})
+    assert refused.status_code == 400
+    assert refused.headers["content-type"] == "application/json"
+    page = server.client.get("/billing", headers={"accept": "text/html"})
     assert page.headers["content-type"].startswith("text/html")
     assert "onerror" not in page.text
 
