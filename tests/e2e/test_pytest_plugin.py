@@ -18,7 +18,8 @@ from xml.etree import ElementTree
 import pytest
 
 from emulator.ephemeral import import_path
-from tests.servers import KERAS, LEFT_S, ROOT, alive, descendants, until
+from tests.accounts import BREAKS
+from tests.servers import KERAS, LEFT_S, ROOT, alive, archive, descendants, until
 
 PLUGIN = "emulator.pytest_plugin"
 INSTALLED = any(one.value == PLUGIN for one in entry_points(group="pytest11"))
@@ -94,6 +95,7 @@ USES = f"""
     from pathlib import Path
     from emulator.errors import SetupError
 
+    HERE = Path(__file__).parent
     REALTIME, SERVERLESS = "fashion-mnist-realtime", "fashion-mnist-serverless"
     BODY = {{"instances": [[[0] * 28] * 28]}}
 
@@ -151,6 +153,8 @@ USES = f"""
         (lambda one: one.deploy({str(KERAS)!r}, count=1), "name a type with instance"),
         (lambda one: one.deploy({str(KERAS)!r}, count=1, instance="ml.m5.large", memory_mb=1024),
          "instance='ml.m5.large' makes a real-time endpoint, which has no memory_mb"),
+        (lambda one: one.deploy(HERE / "empty"), "holds no model"),
+        (lambda one: one.deploy(HERE / "model.tar.gz"), "model has failed: "),
         (lambda one: one.faults(SERVERLESS, "Nonsense"), "Nonsense"),
     ], ids=lambda value: "")
     def test_refusals(lukewarm, ask, said):
@@ -183,8 +187,10 @@ def uses(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = written(tmp_path_factory.mktemp("uses"), test_uses=USES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TEMP_OF_RUN", str(folder / "temp"))
+        (folder / "empty").mkdir()
+        archive(folder, BREAKS)
         done = run(folder)
-    assert len(done.said) == 17, done.output
+    assert len(done.said) == 19, done.output
     assert not list((folder / "temp").glob("lukewarm0/state"))  # a run that is over leaves its log
     assert list((folder / "temp").glob("lukewarm0/server.log"))
     return done
