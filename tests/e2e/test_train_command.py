@@ -21,14 +21,15 @@ print("arguments", sys.argv[1:], flush=True)
 print("loss: 0.25", flush=True)
 shutil.copytree(os.environ["SM_CHANNEL_TRAINING"], os.path.join(os.environ["SM_MODEL_DIR"], "1"))
 """
-LINES = 12_000  # twice as many are more than the server's Logs hold of a stream
+# Together more than the server's Logs hold of a stream; what comes last has a second to come.
+BEFORE, AFTER = 17_000, 4_000
 WAITS = f"""
 import signal, sys, time
 def leave(*_):
-    print(*(f"after {{number}}" for number in range({LINES})), sep="\\n", flush=True)
+    print(*(f"after {{number}}" for number in range({AFTER})), sep="\\n", flush=True)
     sys.exit()
 signal.signal(signal.SIGTERM, leave)
-print(*(f"before {{number}}" for number in range({LINES})), sep="\\n", flush=True)
+print(*(f"before {{number}}" for number in range({BEFORE})), sep="\\n", flush=True)
 time.sleep(600)
 """
 
@@ -99,13 +100,13 @@ def test_ctrl_c_stops_the_job_and_all_that_it_prints_is_shown_once(
     (tmp_path / "waits.py").write_text(WAITS)
     process = line.start("train", "waits.py", "--name", "broken-off")
     assert process.stdout is not None
-    first = list(takewhile(f"before {LINES - 1}\n".__ne__, process.stdout))
+    first = list(takewhile(f"before {BEFORE - 1}\n".__ne__, process.stdout))
     assert [one for one in first if one.startswith("before")] == [
-        f"before {number}\n" for number in range(LINES - 1)
+        f"before {number}\n" for number in range(BEFORE - 1)
     ]
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert stderr == "Stopping broken-off; Ctrl-C again leaves it to itself.\n"
     after = [each for each in stdout.splitlines() if each.startswith(("before", "after"))]
-    assert after == [f"after {number}" for number in range(LINES)]
+    assert after == [f"after {number}" for number in range(AFTER)]
     assert "broken-off is Stopped: " in stdout

@@ -42,16 +42,17 @@ while True:
 """
 STAYS = WAITS.replace("signal.signal(signal.SIGTERM, leave)",
                       "signal.signal(signal.SIGTERM, signal.SIG_IGN)")  # fmt: skip
-BURST = 12_000  # lines; twice as many are more than is kept of a stream
+# Lines; together more than is kept of a stream. What comes last has a second to come.
+FIRST, THEN = 17_000, 4_000
 BURSTS = f"""
 import signal, sys, time
-def print_lines(word):
-    print(*(f"{{word}} {{number}}" for number in range({BURST})), sep="\\n", flush=True)
+def print_lines(word, count):
+    print(*(f"{{word}} {{number}}" for number in range(count)), sep="\\n", flush=True)
 def leave(*_):
-    print_lines("then")
+    print_lines("then", {THEN})
     sys.exit(0)
 signal.signal(signal.SIGTERM, leave)
-print_lines("first")
+print_lines("first", {FIRST})
 while True:
     time.sleep(0.05)
 """
@@ -163,7 +164,7 @@ def test_its_output_is_in_the_log_while_it_runs(trainer: Trainer) -> None:
 def test_tokens_of_its_log_hold_where_more_is_printed_than_is_kept(trainer: Trainer) -> None:
     trainer.start("bursts", BURSTS)
     logs = trainer.logs
-    until(lambda: f"first {BURST - 1}" in newest(trainer, "bursts"), "the first burst is printed")
+    until(lambda: f"first {FIRST - 1}" in newest(trainer, "bursts"), "the first burst is printed")
     (stream,) = logs.describe_log_streams(logGroupName=GROUP)["logStreams"]
     where = {"logGroupName": GROUP, "logStreamName": stream["logStreamName"]}
     given = logs.get_log_events(**where)
@@ -172,13 +173,13 @@ def test_tokens_of_its_log_hold_where_more_is_printed_than_is_kept(trainer: Trai
     got = []
     while (given := logs.get_log_events(**where, nextToken=given["nextForwardToken"]))["events"]:
         got += [event["message"] for event in given["events"]]
-    assert got[:-1] == [f"then {number}" for number in range(BURST)]
+    assert got[:-1] == [f"then {number}" for number in range(THEN)]
     assert got[-1].startswith("No model artifact is saved")
     again = logs.get_log_events(**where, nextToken=given["nextForwardToken"])
     assert again["nextForwardToken"] == given["nextForwardToken"]
     before = logs.get_log_events(**where, nextToken=given["nextBackwardToken"], limit=2)
     assert [event["message"] for event in before["events"]] == [
-        f"then {BURST - 2}", f"then {BURST - 1}",
+        f"then {THEN - 2}", f"then {THEN - 1}",
     ]  # fmt: skip
     with pytest.raises(logs.exceptions.InvalidParameterException, match="nextToken is invalid"):
         logs.get_log_events(**where, nextToken="f/last")
