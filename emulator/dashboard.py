@@ -15,7 +15,7 @@ from importlib.resources import files
 from urllib.parse import urlencode
 
 from emulator.address import Key
-from emulator.billing import Bill, Charge, shown
+from emulator.billing import Bill, Charge, shown, total
 from emulator.clock import iso
 from emulator.decision import Choice
 from emulator.overview import Spent
@@ -71,7 +71,7 @@ class View:
 
 def page(view: View) -> str:
     """The whole page."""
-    asked = {name: value for name, value in _asked(view).items() if name != "range"}
+    asked = _asked(view)
     return _PAGE.format(
         controls=_controls(view),
         main=main(view),
@@ -136,7 +136,7 @@ def _parts(view: View, currency: str) -> Iterable[str]:
         by_persona.setdefault(one.persona, []).append(one.bill)
     title = RANGES[view.range]
     for persona, bills in sorted(by_persona.items()):
-        amount = sum((bill.total for bill in bills), Decimal(0))
+        amount = total(bill.total for bill in bills)
         yield _figure(f"persona-{persona}", f"{persona}, {title}", amount, currency, _sum(bills))
 
 

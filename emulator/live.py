@@ -235,7 +235,6 @@ class LiveVariant:
         if self._metered:
             for resource in self._held:
                 self._bill(resource, 0)
-        self._alive = 0  # environments, as the ledger knows
         self._metered = False
         self._retired = asyncio.get_running_loop().create_future()
         self._check_retired()
@@ -419,9 +418,11 @@ class LiveVariant:
             self._bill(action.resource, action.units)
 
     def _count(self) -> None:
-        """Note how many environments there are: what they cost is understood by looking at it."""
+        """Note how many environments there are, in a meter of this life's own: while an endpoint is
+        updated, another one is up beside it."""
         self._alive, now = len(self._lives), self._means.clock.now()
-        self._means.hold(self.place.key, self.variant.name, ENVIRONMENTS, "", self._alive, now)
+        place = (self.place.key, self.variant.name, ENVIRONMENTS, self._token)
+        self._means.hold(*place, self._alive, now)
 
     def _bill(self, resource: Resource, units: int) -> None:
         now, variant, meters = self._means.clock.now(), self.variant, []

@@ -12,7 +12,6 @@ from emulator.errors import SetupError
 from emulator.ledger import files, samples, tables
 from emulator.ledger.book import Ledger
 from emulator.ledger.rows import InvocationRow, MeterRow
-from emulator.ledger.schema import VERSION
 
 INVOCATIONS, METERS = "invocations", "meters"
 _TABLES: dict[str, tables.Table] = {INVOCATIONS: InvocationRow, METERS: MeterRow}
@@ -37,27 +36,18 @@ def export(ledger: Path, folder: Path, suffix: str, from_ns: int, to_ns: int) ->
     """Write what was used from `from_ns` up to but without `to_ns` into `folder`, as
     `invocations.SUFFIX` and `meters.SUFFIX`; meters are cut at the ends of the period. A server may
     go on writing: both are of one moment. Raises SetupError."""
-    ledger = ledger.absolute()
-    with files.told(ledger):
-        if not ledger.is_file():
-            raise SetupError(f"There is no ledger {ledger}: name the state directory of a server.")
-        files.inspect(ledger)
-        with files.opened(ledger, "ro") as reader:
-            reader.execute("BEGIN")
-            (version,) = reader.execute("PRAGMA user_version").fetchone()
-            if version != VERSION:
-                raise files.unusable(ledger, f"it has schema {version}; start a server on it once")
-            sources: dict[str, Iterator[tuple[object, ...]]] = {
-                INVOCATIONS: _invocations(reader, from_ns, to_ns),
-                METERS: _meters(reader, from_ns, to_ns),
-            }
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                paths = {name: folder / f"{name}.{suffix}" for name in sources}
-                counts = {n: tables.write(paths[n], _TABLES[n], sources[n]) for n in sources}
-            except OSError as error:
-                reason = error.strerror or str(error)
-                raise SetupError(f"{folder} cannot be written to: {reason}.") from None
+    with files.reading(ledger) as reader:
+        sources: dict[str, Iterator[tuple[object, ...]]] = {
+            INVOCATIONS: _invocations(reader, from_ns, to_ns),
+            METERS: _meters(reader, from_ns, to_ns),
+        }
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            paths = {name: folder / f"{name}.{suffix}" for name in sources}
+            counts = {n: tables.write(paths[n], _TABLES[n], sources[n]) for n in sources}
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise SetupError(f"{folder} cannot be written to: {reason}.") from None
     return Moved(counts[INVOCATIONS], counts[METERS], tuple(paths.values()))
 
 

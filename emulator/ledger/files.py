@@ -113,6 +113,23 @@ def inspect(path: Path) -> None:
                 raise unreadable(path, f"it is damaged: {' '.join(verdict.split())}")
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A snapshot of a ledger whose server may write on. Raises SetupError if there is none, or one
+    of another version."""
+    path = path.absolute()
+    with told(path):
+        if not path.is_file():
+            raise SetupError(f"There is no ledger {path}: name the state directory of a server.")
+        inspect(path)
+        with opened(path, "ro") as reader:
+            reader.execute("BEGIN")
+            (version,) = reader.execute("PRAGMA user_version").fetchone()
+            if version != VERSION:
+                raise unusable(path, f"it has schema {version}; start a server on it once")
+            yield reader
+
+
 def writing(path: Path) -> sqlite3.Connection:
     """The connection of the one writer, with the file brought up to the newest version."""
     writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)

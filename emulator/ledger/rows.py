@@ -8,7 +8,7 @@ from typing import NamedTuple
 from emulator.address import Home, Key
 from emulator.billing import Usage
 
-ENVIRONMENTS = "environments"  # a meter of those that are alive, which nobody bills
+ENVIRONMENTS = "environments"  # meters of those that are alive, which nobody bills
 TRAINED = "training"  # stands for a persona: a job's usage, not an endpoint's
 
 

@@ -16,7 +16,7 @@ from emulator.ledger import Ledger
 from tests.billing.rows import row, throttled
 from tests.browser.conftest import Watched
 from tests.load import REALTIME, SERVERLESS
-from tests.servers import Server, serving
+from tests.servers import LIGHT, Server, serving
 
 HOUR = 3600 * 10**9
 HOSTILE = "<script>document.title='owned'</script><b>x"
@@ -43,7 +43,7 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     ledger.append(rows)
     ledger.put_meta("virtual-now", str(now + HOUR))
     ledger.close()
-    with serving(folder, EMULATOR_CLOCK="virtual") as running:
+    with serving(folder, EMULATOR_CLOCK="virtual", **LIGHT) as running:
         yield running
 
 
@@ -196,7 +196,7 @@ def test_without_a_script_it_is_a_page_to_be_read(used: Server, browser: object)
 
 
 def test_an_open_page_does_not_keep_the_server(tmp_path: Path, watched: Watched) -> None:
-    with serving(tmp_path, EMULATOR_CLOCK="virtual", EMULATOR_GRACE_S="600") as own:
+    with serving(tmp_path, EMULATOR_CLOCK="virtual", EMULATOR_GRACE_S="600", **LIGHT) as own:
         shown(watched, own)
         own.stop()  # which fails if it takes a minute
         expect(watched.page.locator("#live")).to_have_text(

@@ -23,6 +23,7 @@ from botocore.exceptions import ClientError
 from emulator.auth import Keys
 from tests.servers import (
     DEADLINE_S,
+    LIGHT,
     ROOT,
     SNEAKER,
     Server,
@@ -88,7 +89,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         "EMULATOR_SERVERLESS_PAYLOAD_BYTES": str(LIMIT),
         "EMULATOR_REALTIME_PAYLOAD_BYTES": str(LIMIT),
     }
-    with serving(tmp_path_factory.mktemp("guarded"), **OPEN, **settings) as server:
+    with serving(tmp_path_factory.mktemp("guarded"), **OPEN, **settings, **LIGHT) as server:
         made = printed(server.log)
         keys = Keys(made["AWS_ACCESS_KEY_ID"], made["AWS_SECRET_ACCESS_KEY"])
         server.client.headers["authorization"] = f"Bearer {made['EMULATOR_TOKEN']}"

@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.test_cli import Line
 from tests.load import REALTIME, SERVERLESS
-from tests.servers import Server, failed_start, serving
+from tests.servers import LIGHT, Server, failed_start, serving
 
 OFFER = Path(__file__).resolve().parent.parent / "billing" / "offer.json"
 HOSTING = "EUW3-Host:ml.t2.medium"
@@ -224,7 +224,7 @@ def own(tmp_path_factory: pytest.TempPathFactory, tomorrow: date) -> Iterator[Se
         + block.format("serverless-duration", "Seconds", "", '"4096"', "0.001")
         + block.format("serverless-duration", "Seconds", dated, '"4096"', "0.002")
     )
-    with serving(folder, EMULATOR_CLOCK="virtual", EMULATOR_PRICES=str(prices)) as running:
+    with serving(folder, EMULATOR_CLOCK="virtual", EMULATOR_PRICES=str(prices), **LIGHT) as running:
         yield running
 
 

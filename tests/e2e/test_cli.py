@@ -14,7 +14,7 @@ import pytest
 from tests.accounts import SERVERLESS, Account
 from tests.load import REALTIME
 from tests.load import SERVERLESS as SHIPPED
-from tests.servers import ARTIFACTS, KERAS, ROOT, Server, free_port, serving
+from tests.servers import ARTIFACTS, KERAS, LIGHT, ROOT, Server, free_port, serving
 
 SNEAKER = ARTIFACTS / "sneaker.json"
 COMMANDS = (
@@ -179,7 +179,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "EMULATOR_SECRET_ACCESS_KEY": "a-secret-of-the-tests",
         "EMULATOR_TOKEN": "a-token-of-the-tests",
     }
-    with serving(tmp_path_factory.mktemp("guarded"), **settings) as running:
+    with serving(tmp_path_factory.mktemp("guarded"), **settings, **LIGHT) as running:
         yield running
 
 
@@ -213,7 +213,7 @@ def test_what_deploy_says_can_be_pasted_where_signatures_are_asked_for(
 
 
 def test_a_stopped_server_is_found_no_more(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
+    with serving(tmp_path, **LIGHT) as server:
         line = Line(server, tmp_path)
         assert server.url in line.said("env")
         server.stop()

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.aws import ACCOUNT, client, code, scope_of
-from tests.servers import Server, serving
+from tests.servers import LIGHT, Server, serving
 
 S3_BODY = bytes(range(256)) * 40
 
@@ -224,7 +224,9 @@ def test_garbage_for_others_gets_an_error_too(server: Server, service: str) -> N
 def test_another_emulator_answers_where_there_is_one(
     server: Server, bucket: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    with serving(tmp_path_factory.mktemp("forwarding"), EMULATOR_COMPANION_URL=server.url) as front:
+    with serving(
+        tmp_path_factory.mktemp("forwarding"), EMULATOR_COMPANION_URL=server.url, **LIGHT
+    ) as front:
         s3 = client(front, "s3")
         assert s3.get_object(Bucket=bucket, Key="a/b")["Body"].read() == S3_BODY
         body = S3_BODY * 1000
@@ -242,7 +244,7 @@ def test_another_emulator_that_is_not_there_is_named(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = tmp_path_factory.mktemp("alone")
-    with serving(folder, EMULATOR_COMPANION_URL="http://127.0.0.1:1/") as front:
+    with serving(folder, EMULATOR_COMPANION_URL="http://127.0.0.1:1/", **LIGHT) as front:
         with pytest.raises(ClientError, match=r"companion http://127.0.0.1:1/ .* does not answer"):
             client(front, "sts").get_caller_identity()
         with pytest.raises(ClientError) as caught:

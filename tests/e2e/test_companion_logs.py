@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.aws import client
-from tests.servers import Server, archive, serverless, serving, until
+from tests.servers import LIGHT, Server, archive, serverless, serving, until
 
 ACCOUNT, REGION = "123456789012", "eu-west-3"
 PRINTS = """
@@ -81,7 +81,7 @@ def test_output_outlives_the_endpoint_and_the_server(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder = tmp_path_factory.mktemp("logs")
-    with serving(folder, EMULATOR_CLOCK="virtual") as own:
+    with serving(folder, EMULATOR_CLOCK="virtual", **LIGHT) as own:
         own.deploy("printing", serverless(archive(folder, PRINTS)))
         own.invoke("printing", b"one,two,three")
         found = printed(own, "printing", "one", "two", "three")
@@ -95,7 +95,7 @@ def test_another_emulator_is_told_what_is_printed(
     server: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("sending")
-    with serving(folder, EMULATOR_COMPANION_URL=server.url) as front:
+    with serving(folder, EMULATOR_COMPANION_URL=server.url, **LIGHT) as front:
         front.deploy("sending", serverless(archive(folder, PRINTS)))
         front.invoke("sending", b"one,two")
         found = printed(front, "sending", "one", "two")

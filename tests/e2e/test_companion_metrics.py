@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.aws import client, code
-from tests.servers import Server, serverless, serving
+from tests.servers import LIGHT, Server, serverless, serving
 
 ACCOUNT, REGION = "123456789012", "eu-west-3"
 NAME = "measured"
@@ -200,7 +200,9 @@ def test_another_emulator_is_not_asked_for_our_metrics(
     measured: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("measuring")
-    with serving(folder, EMULATOR_COMPANION_URL=measured.url, EMULATOR_CLOCK="virtual") as front:
+    with serving(
+        folder, EMULATOR_COMPANION_URL=measured.url, EMULATOR_CLOCK="virtual", **LIGHT
+    ) as front:
         front.invoke("fashion-mnist-serverless")
         front.invoke("fashion-mnist-realtime")
         cloudwatch = client(front, "cloudwatch", ACCOUNT, REGION)

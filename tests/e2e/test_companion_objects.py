@@ -28,7 +28,7 @@ from emulator.figures import Figures
 from emulator.ledger import Ledger
 from emulator.logbook import Logbook
 from tests.aws import ACCOUNT, REGION, client, scope_of
-from tests.servers import Server, serving, until
+from tests.servers import LIGHT, Server, serving, until
 
 MB = 1 << 20
 LARGE_MB = 200
@@ -58,7 +58,7 @@ def growth(server: Server) -> Iterator[Callable[[], float]]:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("objects")) as running:
+    with serving(tmp_path_factory.mktemp("objects"), **LIGHT) as running:
         s3 = client(running, "s3")
         s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
         yield running
@@ -157,7 +157,7 @@ def test_a_damaged_index_is_named(own: Server, tmp_path: Path) -> None:
     folder = tmp_path / "state"
     (folder / "objects").mkdir(parents=True)
     (folder / "objects" / "index.sqlite").write_bytes(b"no database, but long enough" * 100)
-    with serving(tmp_path) as damaged:
+    with serving(tmp_path, **LIGHT) as damaged:
         with pytest.raises(ClientError, match=r"index.sqlite cannot be used .* move the folder"):
             client(damaged, "s3").list_buckets()
         assert client(damaged, "sts").get_caller_identity()["Account"] == ACCOUNT

@@ -31,7 +31,7 @@ from tests.accounts import (
     refusal,
 )
 from tests.aws import client, code, scope_of
-from tests.servers import SNEAKER, Server, archive, predictions, serving
+from tests.servers import LIGHT, SNEAKER, Server, archive, predictions, serving
 
 # -- the life of an endpoint ----------------------------------------------------------------------
 
@@ -582,7 +582,7 @@ def test_members_that_the_model_does_not_know_are_ignored(server: Server) -> Non
 
 
 def test_a_server_killed_while_an_endpoint_is_made_goes_on_with_it(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
+    with serving(tmp_path, **LIGHT) as server:
         account = Account(server, "eu-west-1")
         slow = archive(tmp_path, "import time\ntime.sleep(2)\n" + RAISES)
         for name, url in (("slow", f"file://{slow}"), ("missing", "file:///nowhere.tar.gz")):

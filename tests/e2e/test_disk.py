@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.load import REALTIME, SERVERLESS, Load, Reading, check_bill, read_meter, rows
-from tests.servers import LEFT_S, ROOT, Server, failed_start, serverless, serving, until
+from tests.servers import LEFT_S, LIGHT, ROOT, Server, failed_start, serverless, serving, until
 
 INSIDE = "LUKEWARM_TEST_OWN_MOUNTS"
 ROUNDING_S = 0.1
@@ -125,7 +125,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     filler = fill(state)
     assert f"{state} cannot be used (No space left on device)" in failed_start(state)
     filler.unlink()
-    with serving(tmp_path) as server:
+    with serving(tmp_path, **LIGHT) as server:
         before, pids = read_meter(server), server.pids()
         with load.on(server, [REALTIME, SERVERLESS]):
             load.wait(200, 20, "calls are answered")
@@ -189,7 +189,7 @@ def traceable() -> bool:
 @pytest.mark.skipif(not traceable(), reason="needs strace, and the permission to trace")
 def test_a_disk_that_turns_read_only_or_fails(tmp_path: Path) -> None:
     load = Load()
-    with serving(tmp_path) as server:
+    with serving(tmp_path, **LIGHT) as server:
         before, pids = read_meter(server), server.pids()
         with load.on(server, [REALTIME, SERVERLESS]):
             for error in ("EROFS", "EIO"):

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from emulator.ledger.schema import APPLICATION_ID, MIGRATIONS
-from tests.servers import ARTIFACTS, serving
+from tests.servers import ARTIFACTS, LIGHT, serving
 
 HOUR_NS = 3_600_000_000_000
 
@@ -58,7 +58,7 @@ def test_what_an_earlier_version_left_is_taken_over(tmp_path: Path) -> None:
     state = tmp_path / "state"
     (state / "models").mkdir(parents=True)
     earlier(state)
-    with serving(tmp_path, EMULATOR_CLOCK="virtual") as server:
+    with serving(tmp_path, EMULATOR_CLOCK="virtual", **LIGHT) as server:
         for _ in range(2):  # once more from what the first start has written
             (shown,) = server.client.get("/_emulator/endpoints").json()["endpoints"]
             assert (shown["name"], shown["status"]) == ("old", "InService")

@@ -20,7 +20,7 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-from tests.servers import DEADLINE_S, Server, predictions, serving
+from tests.servers import DEADLINE_S, LIGHT, Server, predictions, serving
 
 SERVERLESS = "fashion-mnist-serverless"
 KEY, SECRET, REGION = "LKWMFACES", "a-secret-of-the-tests", "eu-west-3"
@@ -44,7 +44,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "EMULATOR_SECRET_ACCESS_KEY": SECRET,
         "EMULATOR_TOKEN": "a-token-of-the-tests",
     }
-    with serving(tmp_path_factory.mktemp("faces"), **settings) as running:
+    with serving(tmp_path_factory.mktemp("faces"), **settings, **LIGHT) as running:
         yield running
 
 
@@ -219,7 +219,7 @@ def test_the_command_line_trusts_no_address_that_a_killed_server_left(tmp_path: 
     from emulator import caller, config
     from emulator.errors import SetupError
 
-    with serving(tmp_path) as server:
+    with serving(tmp_path, **LIGHT) as server:
         settings = config.read({"EMULATOR_STATE_DIR": str(server.state)}, tmp_path)
         assert caller.find("", settings).url == server.url
         server.stop(signal.SIGKILL)

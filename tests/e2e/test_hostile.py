@@ -17,7 +17,17 @@ import httpx
 import pytest
 
 from tests.raw import CALL, INVOKE, REALTIME, said, talk
-from tests.servers import DEADLINE_S, JSON, SNEAKER, Server, archive, realtime, serving, until
+from tests.servers import (
+    DEADLINE_S,
+    JSON,
+    LIGHT,
+    SNEAKER,
+    Server,
+    archive,
+    realtime,
+    serving,
+    until,
+)
 
 SERVERLESS = "fashion-mnist-serverless"
 TIGHT = {
@@ -36,7 +46,7 @@ CROWD = 100
 @pytest.fixture(scope="module")
 def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with little patience."""
-    with serving(tmp_path_factory.mktemp("tight"), **TIGHT) as running:
+    with serving(tmp_path_factory.mktemp("tight"), **TIGHT, **LIGHT) as running:
         yield running
 
 
@@ -306,7 +316,7 @@ def idle() -> Iterator[int]:
 
 def test_ten_thousand_idle_connections_and_no_more(tmp_path: Path, idle: int) -> None:
     most = idle + 100
-    with serving(tmp_path, EMULATOR_CONNECTIONS=str(most)) as server, ExitStack() as stack:
+    with serving(tmp_path, EMULATOR_CONNECTIONS=str(most), **LIGHT) as server, ExitStack() as stack:
         memory = resident_mb(server)
 
         def connect() -> socket.socket:

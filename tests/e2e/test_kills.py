@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import (
+    LIGHT,
     Server,
     alive,
     archive,
@@ -48,7 +49,7 @@ GROWTH = 8 << 20  # of the server meanwhile: some for the allocator, none for th
 def brisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server under the wall clock that does not give an answer a minute."""
     limit = {"EMULATOR_ANSWER_LIMIT_S": str(LIMIT_S)}
-    with serving(tmp_path_factory.mktemp("brisk"), **limit) as running:
+    with serving(tmp_path_factory.mktemp("brisk"), **limit, **LIGHT) as running:
         yield running
 
 

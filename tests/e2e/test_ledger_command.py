@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.test_cli import Line
 from tests.load import SERVERLESS as SHIPPED
-from tests.servers import SNEAKER, Server, serving, until
+from tests.servers import LIGHT, SNEAKER, Server, serving, until
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_ledger_in_use_is_checked_and_exported_and_another_one_takes_it(
     again = line.refused("ledger", "import", "out", "--state", str(other))
     assert "is in the ledger already" in again
     exact = {(one["name"], one["region"], one["account"]): one for one in before["endpoints"]}
-    with serving(other.parent) as second:
+    with serving(other.parent, **LIGHT) as second:
         for one in second.client.get("/billing").json()["endpoints"]:
             known = exact.get((one["name"], one["region"], one["account"]))
             if known and known["persona"] == "serverless":
@@ -48,7 +48,7 @@ def test_a_ledger_in_use_is_checked_and_exported_and_another_one_takes_it(
 
 
 def test_old_rows_are_dropped_and_stay_on_the_bill(line: Line, tmp_path: Path) -> None:
-    with serving(tmp_path, EMULATOR_CLOCK="virtual", EMULATOR_LEDGER_DAYS="2") as own:
+    with serving(tmp_path, EMULATOR_CLOCK="virtual", EMULATOR_LEDGER_DAYS="2", **LIGHT) as own:
         assert own.invoke(SHIPPED, SNEAKER).status_code == 200
         before = billed(own)
         assert before["invocations"] == 1

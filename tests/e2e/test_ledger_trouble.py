@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.servers import Server, alive, serving, until
+from tests.servers import LIGHT, Server, alive, serving, until
 
 SERVERLESS = "fashion-mnist-serverless"
 
@@ -39,7 +39,7 @@ def refused(answer: httpx.Response, why: str) -> bool:
 
 
 def test_a_locked_ledger_holds_answers_back_and_nothing_else(tmp_path: Path) -> None:
-    with serving(tmp_path) as server, ThreadPoolExecutor(1) as pool:
+    with serving(tmp_path, **LIGHT) as server, ThreadPoolExecutor(1) as pool:
         before = server.bill(SERVERLESS)["invocations"]
         with locked(server):
             waiting = pool.submit(server.invoke, SERVERLESS)
@@ -66,7 +66,7 @@ def test_a_locked_ledger_holds_answers_back_and_nothing_else(tmp_path: Path) -> 
 
 
 def test_a_state_directory_that_is_removed_is_noticed_and_can_come_back(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
+    with serving(tmp_path, **LIGHT) as server:
         assert server.invoke(SERVERLESS).status_code == 200
         away = server.state.rename(tmp_path / "away")
         assert refused(server.invoke(SERVERLESS), f"{server.state}/ledger.sqlite was removed")

@@ -19,6 +19,7 @@ from emulator.ledger import VERSION, Ledger
 from tests.aws import REGION, client
 from tests.load import REALTIME, SERVERLESS, Load, check_bill, rows
 from tests.servers import (
+    LIGHT,
     ROOT,
     Server,
     alive,
@@ -41,7 +42,7 @@ def hours(server: Server) -> Decimal:
 
 
 def test_a_restart_keeps_endpoints_bill_and_time_and_loses_no_second(tmp_path: Path) -> None:
-    with serving(tmp_path, EMULATOR_CLOCK="virtual") as server:
+    with serving(tmp_path, EMULATOR_CLOCK="virtual", **LIGHT) as server:
         server.deploy("mine", serverless(memory_mb=1024))
         server.invoke("mine")
         server.advance(3600)
@@ -62,7 +63,7 @@ def test_a_restart_keeps_endpoints_bill_and_time_and_loses_no_second(tmp_path: P
 
 
 def test_wall_time_bills_what_it_ran_and_not_what_it_was_down(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
+    with serving(tmp_path, **LIGHT) as server:
         began = time.monotonic()
         first = hours(server)
         until(lambda: hours(server) > first, "instance time grows")
@@ -86,7 +87,7 @@ def test_an_end_answers_what_is_in_flight_and_leaves_nothing(
         "import time\ndef handler(data, context):\n    data.read()\n    time.sleep(1)\n"
         "    return b'{\"answered\": true}', 'application/json'\n"
     )
-    with serving(tmp_path) as server:
+    with serving(tmp_path, **LIGHT) as server:
         server.deploy("slow", serverless(archive(tmp_path, script), concurrency=3))
         with ThreadPoolExecutor(3) as pool:
             waiting = [pool.submit(server.invoke, "slow") for _ in range(3)]
@@ -103,7 +104,7 @@ def test_an_end_answers_what_is_in_flight_and_leaves_nothing(
 
 
 def test_reset_is_a_first_start_again(tmp_path: Path) -> None:
-    with serving(tmp_path, EMULATOR_CLOCK="virtual") as server:
+    with serving(tmp_path, EMULATOR_CLOCK="virtual", **LIGHT) as server:
         server.deploy("mine", serverless())
         server.invoke("mine")
         server.advance(3600)
@@ -117,7 +118,7 @@ def test_reset_is_a_first_start_again(tmp_path: Path) -> None:
 
 
 def test_reset_forgets_objects_topics_and_logs(tmp_path: Path) -> None:
-    with serving(tmp_path, EMULATOR_CLOCK="virtual") as server:
+    with serving(tmp_path, EMULATOR_CLOCK="virtual", **LIGHT) as server:
         s3, sns, logs = (client(server, name) for name in ("s3", "sns", "logs"))
         for round_number in range(2):  # the second finds what the first has left of moto
             s3.create_bucket(
@@ -141,7 +142,7 @@ def test_settings_bill_start_up_time_model_delays_and_choose_region_and_limit(
 ) -> None:
     settings = {"EMULATOR_BILL_STARTUP": "true", "EMULATOR_COLD_START": "2.5"}
     settings |= {"EMULATOR_REALTIME_PAYLOAD_BYTES": "6291456", "EMULATOR_REGION": "us-east-1"}
-    with serving(tmp_path, EMULATOR_CLOCK="virtual", **settings) as server:
+    with serving(tmp_path, EMULATOR_CLOCK="virtual", **settings, **LIGHT) as server:
         server.evict(SERVERLESS)
         cold = server.invoke(SERVERLESS)
         assert int(cold.headers["x-emulator-setup-time-us"]) > 2_500_000
@@ -183,7 +184,7 @@ def test_a_start_that_breaks_off_is_no_start(tmp_path: Path) -> None:
     (state / "models").write_text("in the way")
     assert f"cannot be copied into {state}/models: " in failed_start(state)
     (state / "models").unlink()
-    with serving(tmp_path) as server:
+    with serving(tmp_path, **LIGHT) as server:
         assert server.invoke(SERVERLESS).status_code == 200
 
 
@@ -248,7 +249,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
 
 def test_an_end_under_load_answers_what_it_took_and_takes_no_more(tmp_path: Path) -> None:
     load = Load()
-    with serving(tmp_path) as server:
+    with serving(tmp_path, **LIGHT) as server:
         for _ in range(2):
             with load.on(server, [REALTIME, REALTIME, SERVERLESS, SERVERLESS], may_end=True):
                 load.wait(200, 50, "calls are answered")
@@ -266,7 +267,7 @@ def test_an_end_under_load_answers_what_it_took_and_takes_no_more(tmp_path: Path
 
 def test_a_stop_waits_for_the_grace_and_no_longer(tmp_path: Path) -> None:
     """Under plain uvicorn, which would wait for this client as long as the client wants."""
-    with serving(tmp_path, EMULATOR_GRACE_S="1", EMULATOR_BODY_S="3600") as server:
+    with serving(tmp_path, EMULATOR_GRACE_S="1", EMULATOR_BODY_S="3600", **LIGHT) as server:
         head = f"POST /endpoints/{REALTIME}/invocations HTTP/1.1\r\nhost: x\r\n"
         with socket.create_connection(("127.0.0.1", server.port)) as raw:
             raw.sendall(head.encode() + b"content-length: 1000\r\n\r\n{")

@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from tests.accounts import BREAKS, REALTIME, REGION, SERVERLESS, Account
 from tests.aws import code
 from tests.e2e.test_update import ECHO, Callers
-from tests.servers import SNEAKER, Server, archive, serving, until
+from tests.servers import LIGHT, SNEAKER, Server, archive, serving, until
 
 
 def want(account: Account, **desired: Any) -> None:
@@ -168,7 +168,7 @@ def test_a_new_size_outlives_the_server_also_where_a_kill_cuts_the_change_short(
 ) -> None:
     slow = tmp_path / "slow"
     script = f"import os, time\nif os.path.exists({str(slow)!r}):\n    time.sleep(2)\n{ECHO}"
-    with serving(tmp_path, EMULATOR_CLOCK="virtual") as server:
+    with serving(tmp_path, EMULATOR_CLOCK="virtual", **LIGHT) as server:
         account = Account(server, REGION)
         account.deploy("one", REALTIME, url=f"file://{archive(tmp_path, script)}")
         rescale(account, DesiredInstanceCount=2)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.accounts import Account, refusal
-from tests.servers import Server, alive, serving, until
+from tests.servers import LIGHT, Server, alive, serving, until
 from tests.training import GROUP, IMAGE, Trainer, channel, left_over
 
 TELLS = """
@@ -439,7 +439,7 @@ def pid_of(trainer: Trainer, name: str) -> int:
 def test_a_job_ends_with_its_server_and_the_next_one_says_so(
     tmp_path: Path, how: signal.Signals
 ) -> None:
-    with serving(tmp_path, EMULATOR_INSTANCES_QUOTA="1") as server:
+    with serving(tmp_path, EMULATOR_INSTANCES_QUOTA="1", **LIGHT) as server:
         trainer = Trainer(Account(server, "eu-west-3"))
         trainer.run("before", "pass")
         trainer.start("cut", STAYS)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.servers import (
     JSON,
+    LIGHT,
     SNEAKER,
     Server,
     alive,
@@ -36,7 +37,7 @@ HANG = (
 
 
 def test_a_reset_under_load_answers_everyone_and_leaves_no_process(tmp_path: Path) -> None:
-    with serving(tmp_path, EMULATOR_CLOCK="virtual") as server:
+    with serving(tmp_path, EMULATOR_CLOCK="virtual", **LIGHT) as server:
         server.deploy("mine", serverless(concurrency=4, provisioned_concurrency=2))
         before, statuses, stop = server.pids(), set[int](), threading.Event()
 
@@ -61,7 +62,7 @@ def test_a_reset_under_load_answers_everyone_and_leaves_no_process(tmp_path: Pat
 
 
 def test_two_resets_at_once(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
+    with serving(tmp_path, **LIGHT) as server:
         with ThreadPoolExecutor(2) as pool:
             answers = list(
                 pool.map(lambda _: server.client.post("/_emulator/reset").status_code, range(2))
@@ -75,14 +76,14 @@ def test_quotas_of_a_new_account_fit_the_first_start(tmp_path: Path) -> None:
         "EMULATOR_SERVERLESS_MEMORY_QUOTA_MB": "3072",
         "EMULATOR_SERVERLESS_CONCURRENCY_QUOTA": "5",
     }
-    with serving(tmp_path, **settings) as server:
+    with serving(tmp_path, **settings, **LIGHT) as server:
         (variant,) = server.endpoint(SERVERLESS)["variants"]
         assert (variant["memory_mb"], variant["max_concurrency"]) == (3072, 5)
         assert server.invoke(SERVERLESS).status_code == 200
 
 
 def test_what_was_deleted_stays_deleted_over_a_restart(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
+    with serving(tmp_path, **LIGHT) as server:
         server.delete(REALTIME)
         server.delete(SERVERLESS)
         assert list((server.state / "models").iterdir()) == []
@@ -227,7 +228,7 @@ def handler(data, context):
 
 def test_a_killed_zygote_costs_no_worker_and_no_provisioned_environment(tmp_path: Path) -> None:
     workers = {"SAGEMAKER_MODEL_SERVER_WORKERS": "3"}
-    with serving(tmp_path) as server:
+    with serving(tmp_path, **LIGHT) as server:
         server.deploy("three", realtime(variables=workers))
         server.deploy("floor", serverless(concurrency=6, provisioned_concurrency=5))
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
@@ -248,7 +249,7 @@ def test_a_killed_zygote_costs_no_worker_and_no_provisioned_environment(tmp_path
 
 
 def test_a_keras_file_is_held_to_the_limit_of_models(tmp_path: Path) -> None:
-    with serving(tmp_path, EMULATOR_MODEL_BYTES="5000000") as server:
+    with serving(tmp_path, EMULATOR_MODEL_BYTES="5000000", **LIGHT) as server:
         (tmp_path / "big.keras").write_bytes(b"0" * 5_000_001)
         answer = server.create("big", serverless(tmp_path / "big.keras"))
         assert "has more than 5000000 bytes" in answer.json()["detail"]

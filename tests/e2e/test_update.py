@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,7 @@ import pytest
 
 from tests.accounts import BREAKS, REALTIME, REGION, SERVERLESS, Account, refusal
 from tests.aws import scope_of
-from tests.servers import ARTIFACTS, JSON, SNEAKER, alive, archive, serving, until
+from tests.servers import ARTIFACTS, JSON, LIGHT, SNEAKER, alive, archive, serving, until
 
 ECHO = """
 import json, time
@@ -255,6 +256,28 @@ def test_an_endpoint_deleted_while_its_old_fleet_answers_leaves_no_process(
     assert leaving[1][0][0] == 503  # type: ignore[index]
 
 
+def test_environments_of_both_fleets_are_counted_until_they_end(
+    account: Account, leaving: tuple[threading.Thread, list[object]]
+) -> None:
+    assert _counted(account) == len(_environments(account)) == 2
+    leaving[0].join(60)
+    until(lambda: _counted(account) == 1, "the old fleet is counted off")
+    account.delete("one")
+    until(lambda: _counted(account) == 0, "nothing is counted any more")
+
+
+def _counted(account: Account) -> int:
+    """How many environments of the endpoint are alive, as the ledger has it."""
+    path = account.server.state / "ledger.sqlite"
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as ledger:
+        (found,) = ledger.execute(
+            "SELECT IFNULL(SUM(units), 0) FROM meters"
+            " WHERE open AND kind = 'environments' AND endpoint = 'one' AND account = ?",
+            (account.account,),
+        ).fetchone()
+    return int(found)
+
+
 def test_tags_that_come_while_a_model_is_copied_or_loaded_stay(
     account: Account, tmp_path: Path
 ) -> None:
@@ -297,7 +320,7 @@ def _raw(account: Account, name: str) -> tuple[int, str]:
 
 
 def test_a_rollback_that_a_kill_cut_short_ends_after_the_restart(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
+    with serving(tmp_path, **LIGHT) as server:
         account = Account(server, REGION)
         broken = archive(tmp_path, "import time\ntime.sleep(1)\n" + BREAKS)
         account.deploy("one", SERVERLESS)
@@ -314,7 +337,7 @@ def test_a_rollback_that_a_kill_cut_short_ends_after_the_restart(tmp_path: Path)
 
 
 def test_a_model_that_is_not_there_at_a_restart_does_not_fail_an_endpoint(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
+    with serving(tmp_path, **LIGHT) as server:
         account = Account(server, REGION)
         account.deploy("one", SERVERLESS, url=words(tmp_path, "old")["old"])
         server.stop()
