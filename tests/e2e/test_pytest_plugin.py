@@ -19,7 +19,7 @@ import pytest
 
 from emulator.ephemeral import import_path
 from tests.accounts import BREAKS
-from tests.servers import KERAS, LEFT_S, ROOT, alive, archive, descendants, until
+from tests.servers import KERAS, LEFT_S, LIGHT, ROOT, alive, archive, descendants, until
 
 PLUGIN = "emulator.pytest_plugin"
 INSTALLED = any(one.value == PLUGIN for one in entry_points(group="pytest11"))
@@ -101,7 +101,7 @@ USES = f"""
 
     @pytest.fixture(scope="session")
     def lukewarm_settings():
-        return {{"EMULATOR_COLD_START": "2", "EMULATOR_REGION": "us-east-1"}}
+        return {{"EMULATOR_COLD_START": "2", "EMULATOR_REGION": "us-east-1"}} | {LIGHT}
 
     def test_makes_things(lukewarm, lukewarm_boto3):
         own = lukewarm.deploy({str(KERAS)!r}, memory_mb=2048, concurrency=3)
@@ -281,9 +281,13 @@ def test_workers_of_xdist_have_servers_of_their_own_and_modules_may_share_endpoi
     tmp_path: Path,
 ) -> None:
     text = f"""
+        import pytest
         from pathlib import Path
+        @pytest.fixture(scope="session")
+        def lukewarm_settings():
+            return {LIGHT}
         def test_makes(lukewarm):
-            lukewarm.deploy({str(KERAS)!r}, "own", variables={{"LUKEWARM_RUNTIME": "tensorflow"}})
+            lukewarm.deploy({str(KERAS)!r}, "own", variables={{"LUKEWARM_RUNTIME": "litert"}})
             Path(__file__).with_suffix(".url").write_text(lukewarm.url)
         def test_has(lukewarm, lukewarm_boto3):
             sagemaker = lukewarm_boto3("sagemaker")
@@ -325,7 +329,7 @@ def test_the_package_registers_it() -> None:
 
 
 def test_a_server_ends_with_whoever_started_it(tmp_path: Path) -> None:
-    environment = os.environ | {"EMULATOR_STATE_DIR": str(tmp_path)}
+    environment = os.environ | {"EMULATOR_STATE_DIR": str(tmp_path)} | LIGHT
     with subprocess.Popen(
         [sys.executable, "-m", "emulator.ephemeral"], cwd=ROOT, env=environment,
         stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
