@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.load import REALTIME, SERVERLESS, Load, Reading, check_bill, read_meter, rows
-from tests.servers import Server, alive, descendants, serving, until
+from tests.servers import LIGHT, Server, alive, descendants, serving, until
 
 ROUNDS = int(os.environ.get("LUKEWARM_CRASH_ROUNDS", "3"))
 BEAT_S = 1.0  # the most instance time that a crash loses: docs/fidelity.md
@@ -41,7 +41,7 @@ def check_invocations(server: Server, load: Load) -> None:
 @pytest.mark.timeout(60 + 30 * ROUNDS)
 def test_no_answer_is_lost_or_counted_twice_when_the_server_is_killed(tmp_path: Path) -> None:
     chance, load = random.Random(7), Load()
-    with serving(tmp_path) as server:
+    with serving(tmp_path, **LIGHT) as server:
         before = read_meter(server)
         for _ in range(ROUNDS):
             known = len(load.answers)
