@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -112,6 +113,23 @@ def pairs(given: Sequence[str], option: str, empty: bool = False) -> dict[str, s
     return made
 
 
+@contextmanager
+def first_interrupt() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed. The first one interrupts nothing, since between a line's print
+    and its count it would have the line printed again; the next one does what it did before."""
+    seen = []
+
+    def note(*_: object) -> None:
+        seen.append(True)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(seen)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Follower:
     """Prints what a job prints, until it has ended."""
 
@@ -123,20 +141,18 @@ class Follower:
     def follow(self, stopping: Callable[[], None]) -> dict[str, Any]:
         """The description of the job when it has ended. The first Ctrl-C has it stopped and tells
         so by `stopping`; a second one raises KeyboardInterrupt."""
-        asked = False
-        while True:
-            try:
+        with first_interrupt() as interrupted:
+            stopped = False
+            while True:
                 described: dict[str, Any] = self._described()
                 self._print()
                 if described["TrainingJobStatus"] in ENDED:
                     return described
+                if interrupted() and not stopped:
+                    stopped = True
+                    stopping()
+                    self._stop()
                 time.sleep(POLL_S)
-            except KeyboardInterrupt:
-                if asked:
-                    raise
-                asked = True
-                stopping()
-                self._stop()
 
     def _stop(self) -> None:
         try:
