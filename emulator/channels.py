@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tarfile
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -90,7 +91,7 @@ class Channels:
         Raises SetupError.
         """
         if not url.startswith(REMOTE):
-            await self.apart(_copy, local(url), target)
+            await self._copied(local(url), target)
             return
         base, names = (await self._names(url, home)) or (url, [])
         await self._store.fetch_each(base, names, home, target, ANYTHING)
@@ -106,7 +107,7 @@ class Channels:
             return
         source = local(url)
         if source.is_dir():
-            await self.apart(_copy, source, target)
+            await self._copied(source, target)
         else:
             await self.apart(_unpack, url, source, target, limit_bytes)
 
@@ -116,6 +117,14 @@ class Channels:
             await self._store.put(url, home, source, content_type)
         else:
             await self.apart(_place, source, local(url))
+
+    async def _copied(self, source: Path, target: Path) -> None:
+        """Copy a file or a folder; when cancelled, the thread stops, too. Raises SetupError."""
+        cancelled = threading.Event()
+        try:
+            await self.apart(_copy, source, target, cancelled)
+        finally:
+            cancelled.set()
 
     async def _names(self, url: str, home: Home) -> tuple[str, list[str]] | None:
         """The address of the folder that a prefix stands for, and names below it; None for none."""
@@ -177,10 +186,15 @@ def _check_local(url: str) -> None:
     raise ValidationException(f'There is {what} at "{url}": give the address of the data.')
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, cancelled: threading.Event) -> None:
+    def copy(one: str, other: str) -> None:
+        if cancelled.is_set():
+            raise asyncio.CancelledError
+        shutil.copy2(one, other)
+
     try:
         if source.is_dir():
-            shutil.copytree(source, target, dirs_exist_ok=True)
+            shutil.copytree(source, target, copy_function=copy, dirs_exist_ok=True)
         else:
             target.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
